@@ -1,0 +1,47 @@
+"""probelab: when, why and by which circuit does an ability appear while a transformer trains?
+
+    import probelab as lab
+    from synthetic_tasks import Markov
+
+    run = lab.train(Markov(states=2), lab.Transformer(layers=2, heads=1, d_model=16), steps=1000)
+    rows = lab.measure(run, "strategy")
+    lab.figures.phases(rows).show()
+
+Names are loaded when they are first used, so that `import probelab` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probelab import curves, figures, measures
+    from probelab.api import arrays, example, measure, open, runs, table, train
+    from probelab.edit import Edit
+    from probelab.measures import Heads, InContext, Loss, Norms, Patterns, Strategy
+    from probelab.spec import Optimizer, Spec, Transformer
+    from probelab.subject import Model, Run, Subject
+
+__version__ = "0.1.0"
+HOMES = {
+    "probelab.api": ("arrays", "example", "measure", "open", "runs", "table", "train"),
+    "probelab.edit": ("Edit",),
+    "probelab.measures": ("Heads", "InContext", "Loss", "Norms", "Patterns", "Strategy"),
+    "probelab.spec": ("Optimizer", "Spec", "Transformer"),
+    "probelab.subject": ("Model", "Run", "Subject"),
+}
+__all__ = [*(name for names in HOMES.values() for name in names), "curves", "figures", "measures"]  # noqa: PLE0604 (names are lazy)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("curves", "figures", "measures", "studies"):
+        return import_module(f"probelab.{name}")
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'probelab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

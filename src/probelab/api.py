@@ -1,0 +1,78 @@
+"""The Python face of the laboratory: train, open, measure, and the recorded examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probelab.record import arrays, measure
+from probelab.rows import join_dials, load_rows, tidy
+from probelab.runs import Folder, home, run_folders
+from probelab.schedule import kept
+from probelab.spec import Optimizer, Spec, Transformer
+from probelab.subject import Run
+from probelab.train import grow
+from synthetic_tasks import Task
+from synthetic_tasks.task import choose
+
+__all__ = ["arrays", "example", "measure", "open", "runs", "table", "train"]
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+def train(
+    task: Task,
+    model: Transformer | None = None,
+    steps: int = 1000,
+    *,
+    optimizer: Optimizer | None = None,
+    batch: int = 64,
+    seed: int | None = None,
+    keep: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    progress: bool | Callable[[int], None] = True,
+) -> Run:
+    """Train one model and return its run; what is on disk already is not trained again.
+
+    keep      steps whose weights are kept; sixteen a decade in log spacing, if None
+    seed      world, data and init at once; if None, the task's own world, and 0 for the others
+    progress  True shows a bar; a function is called with the number of steps just done
+    """
+    spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch)
+    spec = spec if seed is None else spec.seeded(seed)
+    folder = Folder.create(spec, home(out) / "runs")
+    steps_kept = kept(steps) if keep is None else keep
+    if progress is True:
+        from probelab.progress import bar
+
+        with bar("training", steps) as advance:
+            grow([folder], steps, steps_kept, device, advance)
+    else:
+        grow([folder], steps, steps_kept, device, progress or None)
+    return Run(folder.path, type(task))
+
+
+def open(path: str | Path, task: type[Task] | None = None) -> Run:
+    """The run in a folder; `task` is the class, where the task does not ship with the library."""
+    return Run(path, task)
+
+
+def runs(out: str | Path | None = None) -> list[Run]:
+    """Every run under a results folder."""
+    return [Run(path) for path in run_folders(home(out))]
+
+
+def table(some: Sequence[Run], what: Any, steps: Sequence[int] | None = None) -> pd.DataFrame:
+    """The rows of a measure over several runs, with the runs' dials as columns."""
+    return join_dials(tidy(pd.concat([measure(run, what, steps) for run in some], ignore_index=True)), some)
+
+
+def example(name: str) -> pd.DataFrame:
+    """The rows of a recorded study that ship with the package. `reproduce` never reads them."""
+    known = sorted(path.stem for path in EXAMPLES.glob("*.parquet"))
+    rows = load_rows(EXAMPLES / f"{choose('recorded example', name, known)}.parquet")
+    print(f"recorded: {rows['run'].nunique()} runs of the study {name}, seeds {rows['seed'].min()} to {rows['seed'].max()}")
+    return rows

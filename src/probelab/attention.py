@@ -1,0 +1,68 @@
+"""Attention with named sites: `q k v`, scores before the softmax, pattern, what each head carries, and what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from probelab.edit import Tape
+from probelab.positions import future, relative_scores, rotate
+from probelab.spec import Transformer
+from probelab.weights import Params, behind_norm, linear, norm
+
+Dropout = Callable[[str, Tensor], Tensor]
+
+
+def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop: Dropout) -> Tensor:
+    """What a layer's attention writes to the residual stream: `x [member batch pos d_model]` -> the same shape."""
+    here = f"blocks.{layer}.attn"
+    q, k, v = queries_keys_values(spec, layer, p, x, tape)
+    if spec.positions == "rotary":
+        q = tape(f"{here}.hook_rot_q", rotate(q, spec.base))
+        k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
+    q, k, v = (part.transpose(2, 3) for part in (q, k, v))
+    scale = spec.head_size(layer) ** -0.5 if spec.scaled else 1.0
+    inner = (f"{here}.hook_attn_scores", f"{here}.hook_pattern")
+    if spec.attention == "fused" and spec.positions != "relative" and spec.dropout == 0 and not tape.wants(*inner):
+        fused = F.scaled_dot_product_attention(*(part.flatten(0, 1) for part in (q, k, v)), is_causal=True, scale=scale)
+        z = fused.unflatten(0, q.shape[:2])
+    else:
+        scores = q @ k.transpose(-1, -2)
+        if spec.positions == "relative":
+            scores = scores + relative_scores(q, p[f"{here}.W_rel"])
+        scores = tape(inner[0], torch.add(future(q.shape[-2], q.dtype, q.device), scores, alpha=scale))
+        z = drop(inner[1], tape(inner[1], scores.softmax(-1))) @ v
+    z = tape(f"{here}.hook_z", z.transpose(2, 3))
+    out, bias = p[f"{here}.W_O"], p.get(f"{here}.b_O")
+    if tape.wants(f"{here}.hook_result"):
+        written = tape(f"{here}.hook_result", by_head(z, out, z.shape[-2]))
+        return written.sum(-2) if bias is None else written.sum(-2) + bias[:, None, None]
+    return linear(z.flatten(-2), out, bias)
+
+
+def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:
+    """Queries, keys and values `[member batch pos head d_head]`. Each head's own input is a site too, before normalisation."""
+    here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
+    weight, bias = behind_norm(p, f"blocks.{layer}.ln1", p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV"))
+    inputs = [f"blocks.{layer}.hook_{name}_input" for name in "qkv"]
+    if tape.wants(*inputs):
+        split = [tape(site, repeat(x, "... pos d -> ... pos head d", head=heads)) for site in inputs]
+        weights = weight.chunk(3, -1)
+        parts = [
+            (norm(spec.norm, part).unsqueeze(-2) @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)).squeeze(-2)
+            for part, w in zip(split, weights, strict=True)
+        ]
+        if bias is not None:
+            parts = [part + rearrange(b, "member (head e) -> member 1 1 head e", head=heads) for part, b in zip(parts, bias.chunk(3, -1), strict=True)]
+    else:
+        parts = (part.unflatten(-1, (heads, -1)) for part in linear(norm(spec.norm, x), weight, bias).chunk(3, -1))
+    return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
+
+
+def by_head(z: Tensor, out: Tensor, heads: int) -> Tensor:
+    """What each head writes to the residual stream, `[member batch pos head d_model]`, from `z [member batch pos head d_head]`."""
+    return (z.unsqueeze(-2) @ rearrange(out, "member (head e) d -> member 1 1 head e d", head=heads)).squeeze(-2)

@@ -1,0 +1,273 @@
+"""The command line: `probelab studies`, `reproduce`, `verify`, `draw`, `tasks`, `generate`, `train`, `measure`, `runs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="A laboratory for how abilities emerge in transformers. Start with: probelab reproduce markov")
+
+Out = Annotated[Path | None, typer.Option(help="Where results go (default: $PROBELAB_RUNS, else ./runs).")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100.")]
+Memory = Annotated[str, typer.Option(help="Activations held at a time while measuring.")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")]
+
+
+@app.command()
+def studies() -> None:
+    """List the studies: question, price, claims."""
+    from probelab.studies import STUDIES
+
+    for name, study in STUDIES.items():
+        prices = ", ".join(f"{preset} ~{p.minutes:g} min" for preset, p in study.presets.items())
+        print(f"{name}: {study.question}\n  source: {study.source}\n  price on 2 cores: {prices}")
+        print("".join(f"  claim: {claim.sentence}\n" for claim in study.claims))
+
+
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="A study, see `probelab studies`.")],
+    preset: Annotated[str, typer.Option(help="smoke, quick, full or paper: how much is run.")] = "quick",
+    panel: Annotated[str | None, typer.Option(help="Only a part of the study.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="For example 100-105; seeds 0-9 chose the settings.")] = None,
+    settings: Set = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
+    stack: Annotated[int, typer.Option(help="Models trained together in one process.")] = 1,
+    device: Device = "cpu",
+    memory: Memory = "2GiB",
+    out: Out = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
+) -> None:
+    """Train, measure, draw and verify a study. The same command continues what was interrupted."""
+    from probelab.conduct import conclude, execute
+    from probelab.progress import bar
+    from probelab.runs import home
+    from probelab.work import finished
+
+    chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
+    root = home(out) / "runs"
+    missing = [job for job in plan if not finished(job, root)]
+    checkpoints = sum(len(job.keep) for job in plan)
+    print(f"{chosen.name}, preset {preset}: {len(plan)} runs, {sum(job.steps for job in plan)} steps, {checkpoints} checkpoints x {len(chosen.measures)} measures", flush=True)
+    print(f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; {len(plan) - len(missing)} of {len(plan)} runs are there already", flush=True)
+    if dry_run:
+        print("\n".join(f"  {'have' if job not in missing else 'make'} {job.spec.name}" for job in plan))
+        return
+    workers = cores() if jobs is None else positive("--jobs", jobs)
+    if missing:
+        total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
+        with bar(chosen.name, total) as advance:
+            execute(plan, root, workers, positive("--stack", stack), size(memory), device, lambda kind, done: advance(done))
+    show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
+
+
+@app.command()
+def verify(
+    study: Annotated[str, typer.Argument(help="A study, see `probelab studies`.")],
+    preset: Annotated[str, typer.Option(help="smoke, quick, full or paper.")] = "quick",
+    panel: Annotated[str | None, typer.Option(help="Only a part of the study.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="For example 100-105.")] = None,
+    settings: Set = None,
+    out: Out = None,
+) -> None:
+    """The report card again, from the rows that are there."""
+    from probelab.conduct import conclude
+    from probelab.runs import home
+
+    chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
+    show(chosen, conclude(chosen, plan, home(out), bar_reason, images=False), home(out))
+
+
+@app.command()
+def draw(
+    what: Annotated[str, typer.Argument(help="A run folder, or a study that was reproduced.")],
+    figure: Annotated[str, typer.Argument(help="A figure: dynamics, phases, heads, pattern.")],
+    metric: Annotated[str | None, typer.Option(help="Which metric, where the figure asks for one.")] = None,
+    png: Annotated[bool, typer.Option("--png", help="Also as PNG, if a browser is found.")] = False,
+    out: Out = None,
+) -> None:
+    """Draw any figure from rows alone."""
+    from probelab.drawing import draw_from_rows
+
+    for path in draw_from_rows(what, figure, metric, out, png):
+        print(path)
+
+
+@app.command()
+def tasks(task: Annotated[str | None, typer.Argument(help="One task; all, if left out.")] = None) -> None:
+    """The gallery: an annotated sample of each task, its dials, its presets."""
+    from synthetic_tasks import TASKS, gallery
+    from synthetic_tasks.task import choose
+
+    for name in [choose("task", task, TASKS)] if task else TASKS:
+        print(gallery.page(TASKS[name]))
+
+
+@app.command()
+def generate(
+    task: Annotated[str, typer.Argument(help="A task, see `probelab tasks`.")],
+    n: Annotated[int, typer.Option("--n", help="Sequences in each split.")],
+    out: Annotated[Path, typer.Option(help="The folder of the dataset.")],
+    preset: Annotated[str | None, typer.Option(help="Dials as a paper sets them.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial: zipf=1.0")] = None,
+    world: Annotated[int, typer.Option(help="The seed of what is fixed in the task.")] = 0,
+    split: Annotated[str, typer.Option(help="One or more splits: train,icl")] = "train",
+    seed: Annotated[int, typer.Option(help="The seed of the stream of sequences.")] = 0,
+    format: Annotated[str, typer.Option(help="parquet, jsonl or npz.")] = "parquet",
+) -> None:
+    """Write a dataset with its card. The same command continues, and gives the same bytes."""
+    from probelab.progress import bar
+    from probelab.study import parse_settings
+    from synthetic_tasks import TASKS, export
+    from synthetic_tasks.task import choose_from, turn
+    from synthetic_tasks.task import preset as by_paper
+
+    kind = choose_from("task", task, TASKS)
+    dials = {name: one(name, values) for name, values in parse_settings(settings or []).items()}
+    chosen = by_paper(kind, preset) if preset else kind()
+    chosen = turn(chosen, **{"world": world, **dials})
+    splits = tuple(split.split(","))
+    with bar(f"generating {task}", n * len(splits)) as advance:
+        export.generate(chosen, out, splits, n, seed, format, advance)
+    print(f"{out}/README.md says what was asked and what was measured")
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="A task, see `probelab tasks`.")],
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1000,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the task: states=3")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Turn a dial of the model: layers=2")] = None,
+    optimizer: Annotated[list[str] | None, typer.Option(help="Turn a dial of the optimiser: lr=2e-3")] = None,
+    batch: Annotated[int, typer.Option(help="Sequences per step.")] = 64,
+    seed: Annotated[int, typer.Option(help="World, data and init at once.")] = 0,
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Train one model on a task and say where the run lies."""
+    from probelab import api
+    from probelab.spec import Optimizer, Spec, Transformer, replace_all
+    from probelab.study import parse_settings
+    from synthetic_tasks import TASKS
+    from synthetic_tasks.task import choose_from
+
+    spec = Spec(choose_from("task", task, TASKS)(), Transformer(), Optimizer(), batch=batch)
+    turned = {"task": settings, "model": model, "optimizer": optimizer}
+    dials = {f"{room}.{dial}": one(dial, values) for room, texts in turned.items() for dial, values in parse_settings(texts or []).items()}
+    spec = replace_all(spec, dials)
+    run = api.train(spec.task, spec.model, positive("--steps", steps), optimizer=spec.optimizer, batch=batch, seed=seed, device=device, out=out)
+    print(run.path)
+    if run.stopped:
+        raise ValueError(f"stopped at step {run.stopped['step']}: {run.stopped['reason']}; the checkpoints up to there are kept")
+    print(f"next: probelab measure {run.path} loss")
+
+
+@app.command()
+def measure(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    what: Annotated[str, typer.Argument(help="A measure: loss, strategy, icl, heads, norms, patterns.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the measure: n=4096")] = None,
+    steps: Annotated[str | None, typer.Option(help="Only at these kept steps: 0,100,1000")] = None,
+    memory: Memory = "2GiB",
+) -> None:
+    """Measure a run at its checkpoints and print the last rows."""
+    from probelab import api
+    from probelab.measures import MEASURES
+    from probelab.study import label, parse_seeds, parse_settings
+    from synthetic_tasks.task import choose, choose_from
+
+    kind = choose_from("measure", what, MEASURES)
+    dials = {choose(f"dial of the measure {what}", dial, kind.__dataclass_fields__): one(dial, values) for dial, values in parse_settings(settings or []).items()}
+    opened, asked = api.open(run), kind(**dials)
+    rows = api.measure(opened, asked, parse_seeds(steps) if steps else None, size(memory))
+    print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False) if len(rows) else "arrays only")
+    print(opened.path / ("rows" if len(rows) else "arrays") / label(asked))
+
+
+@app.command()
+def runs(folder: Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")] = None) -> None:
+    """What is there: spec, steps, size, state."""
+    from probelab.runs import Folder, home, run_folders
+
+    paths = run_folders(home(folder))
+    if not paths:
+        print(f"no runs in {home(folder)}")
+    for path in paths:
+        run = Folder(path)
+        size_mb = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+        state = f"stopped at {run.stopped['step']}: {run.stopped['reason']}" if run.stopped else "done" if run.length else "unfinished"
+        print(f"{path.name}  {run.length or (run.steps or [0])[-1]} steps  {len(run.steps)} checkpoints  {size_mb:.1f} MB  {state}")
+
+
+def planned(study: str, preset: str, panel: str | None, seeds: str | None, settings: list[str] | None) -> tuple[Any, Any, str]:
+    """A study, its jobs, and why its claims would not be judged."""
+    from probelab.conduct import barred
+    from probelab.studies import STUDIES
+    from probelab.study import parse_seeds, parse_settings, plan
+    from synthetic_tasks.task import choose_from
+
+    chosen = choose_from("study", study, STUDIES)
+    jobs = plan(chosen, preset, parse_seeds(seeds) if seeds else None, parse_settings(settings or []), panel)
+    return chosen, jobs, barred(chosen, preset, [job.spec.seed for job in jobs], bool(settings))
+
+
+def show(study: Any, outcome: Any, out: Path) -> None:
+    """Verdicts, where the figures lie, and what to try next."""
+    from probelab.claims import number
+
+    for claim, estimate, verdict, reason in outcome.judged:
+        interval = f"{number(estimate.value)} ({number(estimate.lo)} to {number(estimate.hi)}) {claim.unit}".strip()
+        print(f"{verdict:>9}  {claim.sentence}  [{interval}, n = {estimate.n}]" + (f"  {reason}" if reason else ""))
+    print(f"report card: {out / 'figures' / study.name / 'report.md'}")
+    for path in outcome.files:
+        if path.suffix in (".html", ".png"):
+            print(f"figure: {path}")
+    if not any(path.suffix == ".png" for path in outcome.files):
+        print("no PNG: install Chrome or Chromium (Debian: apt install chromium) and run the same command again")
+    print(f"try next: probelab reproduce {study.name} --set task.length=50,100 --seeds 0-2")
+
+
+def one(name: str, values: list[Any]) -> Any:
+    """The only value of a dial, where a grid makes no sense."""
+    if len(values) != 1:
+        raise ValueError(f"{name} = {values!r}: this command takes one value for each dial; grids belong to `reproduce`")
+    return values[0]
+
+
+def positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} {value} is out of range: at least 1")
+    return value
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def size(text: str) -> int:
+    """`2GiB` in bytes."""
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            try:
+                return max(1, int(float(text.removesuffix(unit)) * factor))
+            except ValueError:
+                break
+    raise ValueError(f"--memory {text!r} is not a size like 2GiB or 512MiB")
+
+
+def main() -> None:
+    """The command, with a user's mistake told in one line instead of a traceback."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"probelab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nprobelab: interrupted; the same command continues where it was", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,83 @@
+"""Any figure of a run or a study, from the rows that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from probelab.curves import over_seeds
+from probelab.figures import FIGURES, save
+from probelab.rows import load_rows, pick, tidy
+from probelab.runs import Folder, RunError, home, load_arrays
+from synthetic_tasks.task import choose
+
+
+def draw_from_rows(what: str, figure: str, metric: str | None = None, out: str | Path | None = None, png: bool = False) -> list[Path]:
+    """Draw a figure of a run folder or of a reproduced study, and return the files written."""
+    choose("figure", figure, FIGURES)
+    study = home(out) / "figures" / what
+    if (study / "rows.parquet").exists():
+        made = DRAWN[figure](load_rows(study / "rows.parquet"), metric, None)
+        return save(made, study, "-".join(filter(None, (figure, metric))), ("png",) if png else ())
+    folder = opened(what, out)
+    found = sorted((folder.path / "rows").glob("*.parquet"))
+    rows = tidy(pd.concat([load_rows(path) for path in found], ignore_index=True)) if found else pd.DataFrame()
+    if not len(rows) and figure != "pattern":
+        raise RunError(f"{folder.path} has no rows yet: run `probelab measure {folder.path} loss` first")
+    made = DRAWN[figure](rows.assign(arm=folder.spec.task.name), metric, folder)
+    return save(made, home(out) / "figures" / folder.name, "-".join(filter(None, (figure, metric))), ("png",) if png else ())
+
+
+def opened(what: str, out: str | Path | None) -> Folder:
+    """A run by its path, or by its name among the results."""
+    inside = home(out) / "runs" / what
+    if not Path(what).exists() and not inside.exists():
+        known = [path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet")]
+        raise RunError(f"{what!r} is neither a run folder nor a reproduced study; studies here: {', '.join(sorted(known)) or 'none'}")
+    return Folder(inside if inside.exists() else what)
+
+
+def draw_dynamics(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = whole(rows, metric or "loss")
+    return FIGURES["dynamics"](chosen, metric=metric or "loss", band=over_seeds(chosen, by=("arm", "metric")), title=metric or "loss")
+
+
+def draw_phases(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = whole(rows, metric or "kl", "strategy")
+    return FIGURES["phases"](chosen, metric=metric or "kl", band=over_seeds(chosen, by=("arm", "metric", "strategy")), title="distance to each strategy")
+
+
+def draw_heads(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = whole(rows, metric or "prefix_matching", "layer", "head")
+    median = over_seeds(chosen, by=("arm", "metric", "layer", "head"))
+    return FIGURES["heads"](median, metric or "prefix_matching", title=metric or "prefix_matching")
+
+
+def draw_pattern(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    if folder is None:
+        raise RunError("a pattern is drawn for one run: name its folder instead of a study")
+    found = sorted((folder.path / "arrays").glob("patterns-*.safetensors"))
+    if not found:
+        raise RunError(f"{folder.path} has no patterns yet: run `probelab measure {folder.path} patterns` first")
+    arrays, about = load_arrays(found[0])
+    return FIGURES["pattern"](arrays["pattern"], about["steps"], tokens=arrays["tokens"].tolist(), title=f"attention of {folder.spec.task.name}, seed {folder.spec.seed}")
+
+
+def whole(rows: pd.DataFrame, metric: str, *coordinates: str) -> pd.DataFrame:
+    """Rows of a metric without a position, and without any free coordinate that the figure does not use."""
+    chosen = pick(rows, metric=metric, pos=None)
+    for column in ("layer", "head", "strategy", "site"):
+        if column in chosen and column not in coordinates:
+            chosen = pick(chosen, **{column: None}) if chosen[column].isna().any() else chosen
+    return chosen
+
+
+DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]] = {
+    "dynamics": draw_dynamics,
+    "phases": draw_phases,
+    "heads": draw_heads,
+    "pattern": draw_pattern,
+}

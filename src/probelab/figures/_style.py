@@ -1,0 +1,88 @@
+"""The look of every figure: colours, names of metrics, fonts and margins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import plotly.graph_objects as go
+
+# Okabe & Ito (2008): told apart with every common form of colour blindness. The second row is the same, for strategies.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B")
+STRATEGIES = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#5B5B5B")
+LIGHT_TO_DARK = [[0, "#F6F8FA"], [0.25, "#CFE1F2"], [0.5, "#78B0D9"], [0.75, "#2B74B4"], [1, "#08306B"]]
+BELOW_AND_ABOVE = [[0, "#B35806"], [0.25, "#FDB863"], [0.5, "#F6F6F6"], [0.75, "#9EA6D3"], [1, "#3B3187"]]
+INK = "#222222"
+NAMES = {
+    "loss": "loss, nats per scored token",
+    "kl": "KL(strategy || model), nats",
+    "kl_truth": "KL(truth || model), nats",
+    "icl": "late minus early loss, nats",
+    "copy": "loss at second minus first occurrence, nats",
+    "entropy": "attention entropy, nats",
+}
+LEFT, BELOW, TITLE, LEGEND = 76, 60, 64, 24  # pixels: margins, the title with its note, a line of the legend
+
+
+def inks(names: Iterable, palette: tuple[str, ...] = COLOURS) -> dict:
+    """A colour for each name, in order, round and round."""
+    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
+
+
+def tint(colour: str, alpha: float) -> str:
+    """A colour with some transparency."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha:g})"
+
+
+def called(metric: str) -> str:
+    """A metric with its unit, as an axis title."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def bar(title: str) -> dict:
+    """A colour bar."""
+    return dict(title=dict(text=title, side="right", font_size=13), thickness=12, outlinewidth=0, len=1, y=0.5)
+
+
+def room(labels: Iterable[str]) -> int:
+    """The right margin, in pixels, that labels of lines need."""
+    return max([24, *(int(16 + 7.2 * len(label)) for label in labels)])
+
+
+def dress(
+    figure: go.Figure,
+    title: str,
+    note: str,
+    inner: int,
+    *,
+    legend: int = 1,
+    lift: int = 0,
+    right: int = 24,
+    below: int = BELOW,
+) -> None:
+    """Titles, fonts, white paper, thin axes.
+
+    `inner` is the height of what lies between the margins, `legend` counts the lines of the legend above it, `lift` is
+    the height of what stands between the two, `right` and `below` are margins; pixels, but for `legend`.
+    """
+    top = TITLE + LEGEND * legend + lift
+    text = f"<b>{title}</b><br><span style='font-size:13px;color:#555555'>{note}</span>"
+    figure.update_layout(
+        template="none",
+        width=900,
+        height=inner + top + below,
+        margin=dict(l=LEFT, r=right, t=top, b=below),
+        font=dict(family="Helvetica, Arial, sans-serif", size=13, color=INK),
+        title=dict(text=text, font_size=17),
+        title_x=0,
+        title_xanchor="left",
+        title_y=1,
+        title_yanchor="top",
+        title_pad=dict(l=16, t=26),
+        legend=dict(orientation="h", x=0, y=1 + lift / inner, xanchor="left", yanchor="bottom", tracegroupgap=0),
+        hovermode="closest",
+    )
+    axes = dict(showline=True, linecolor=INK, linewidth=1, ticks="outside", ticklen=4, zeroline=False, showgrid=False)
+    figure.update_xaxes(axes, title_font_size=13, title_standoff=10)
+    figure.update_yaxes(axes, title_font_size=13, title_standoff=8)
+    figure.for_each_annotation(lambda note: note.update(font_size=13))  # the titles of panels

@@ -1,0 +1,54 @@
+"""Attention patterns of one sequence over training, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from probelab.measures._contract import Named, Row, needs_heads
+from probelab.subject import Subject
+from synthetic_tasks.task import require
+
+DRAWN = 16  # sequences to choose from
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Arrays, no rows: `pattern` (step, layer, head, query, key), `tokens` (pos,) and `steps` (step,).
+
+    Patterns are float16, right to three decimals. Where layers have fewer heads than the widest, NaN fills the rest.
+
+    shown  which sequence, 0 to 15
+    split  where it comes from; training never sees it
+    """
+
+    shown: int = 0
+    split: str = "train"
+
+    name = "patterns"
+    version = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.shown < DRAWN, "shown", self.shown, f"the number of a sequence, 0 to {DRAWN - 1}")
+
+    def __call__(self, subject: Subject) -> Iterator[Row]:
+        yield from ()
+
+    def arrays(self, subject: Subject) -> dict[str, Named]:
+        needs_heads(self.name, subject)
+        spec = subject.spec.model
+        batch = subject.batch(DRAWN, self.split)[self.shown : self.shown + 1]
+        heads, length = max(map(spec.heads_of, range(spec.layers))), batch.tokens.shape[1]
+        patterns = np.full((len(subject.steps), spec.layers, heads, length, length), np.nan, np.float16)
+        sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(spec.layers)]
+        for k, (_, model) in enumerate(subject):
+            cache = model.cache(batch, sites)
+            for layer, site in enumerate(sites):
+                patterns[k, layer, : spec.heads_of(layer)] = cache[site][0].cpu().numpy()
+        return {
+            "pattern": Named(("step", "layer", "head", "query", "key"), patterns),
+            "tokens": Named(("pos",), batch.tokens[0]),
+            "steps": Named(("step",), np.array(subject.steps)),
+        }

@@ -1,0 +1,175 @@
+"""From a spec to parameters to a forward pass with named sites (TransformerLens's legacy names)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from probelab.attention import Dropout, attend
+from probelab.edit import SILENT, Tape
+from probelab.positions import sinusoids
+from probelab.spec import Transformer
+from probelab.weights import Params, behind_norm, embed, linear, norm
+from synthetic_tasks import Batch, Task, stream
+from synthetic_tasks.task import choose_from
+
+
+class Shape(NamedTuple):
+    """One parameter: its shape `[in out]`, what it does, how many layers write to the stream, and its decay group."""
+
+    shape: tuple[int, ...]
+    role: str
+    group: str
+
+
+def shapes(spec: Transformer, task: Task) -> dict[str, Shape]:
+    """Every parameter of a model on a task, by name."""
+    d, table = spec.d_model, {"embed.W_E": Shape((task.vocab, spec.d_model), "embed", "embedding")}
+    if task.features:
+        table["embed.W_in"] = Shape((task.features, d), "weight", "embedding")
+    if spec.positions == "learned":
+        table["pos_embed.W_pos"] = Shape((task.context, d), "embed", "positions")
+
+    def add_norm(name: str) -> None:
+        if spec.norm == "layer":
+            table[f"{name}.w"] = Shape((d,), "one", "norm")
+            table[f"{name}.b"] = Shape((d,), "zero", "norm")
+
+    def add_linear(weight: str, bias: str, sizes: tuple[int, int], role: str, group: str, biased: bool = spec.biases) -> None:
+        table[weight] = Shape(sizes, role, group)
+        if biased:
+            table[bias] = Shape(sizes[1:], "zero", "bias")
+
+    for layer in range(spec.layers):
+        block, heads, size = f"blocks.{layer}", spec.heads_of(layer), spec.head_size(layer)
+        add_norm(f"{block}.ln1")
+        add_linear(f"{block}.attn.W_QKV", f"{block}.attn.b_QKV", (d, 3 * heads * size), "weight", "attention")
+        if spec.positions == "relative":
+            table[f"{block}.attn.W_rel"] = Shape((heads, task.context, size), "embed", "positions")
+        add_linear(f"{block}.attn.W_O", f"{block}.attn.b_O", (heads * size, d), "output", "attention")
+        if spec.d_mlp:
+            add_norm(f"{block}.ln2")
+            add_linear(f"{block}.mlp.W_in", f"{block}.mlp.b_in", (d, spec.d_mlp), "weight", "mlp")
+            add_linear(f"{block}.mlp.W_out", f"{block}.mlp.b_out", (spec.d_mlp, d), "output", "mlp")
+    add_norm("ln_final")
+    widths = (d, *spec.readout)
+    for k, sizes in enumerate(zip(widths, widths[1:], strict=False)):
+        add_linear(f"readout.{k}.W", f"readout.{k}.b", sizes, "hidden", "readout", biased=True)
+    if not spec.tied:
+        table["unembed.W_U"] = Shape((widths[-1], task.outputs), "unembed", "readout")
+    elif task.outputs != task.vocab:
+        raise ValueError(f"tied = True needs as many outputs as symbols; {task.name} has {task.vocab} symbols and {task.outputs} outputs")
+    return table
+
+
+# Standard deviation of a matrix by its role. gpt2: Radford et al. 2019. lecun: 1/sqrt(fan in). The others as in the authors'
+# code: edelman2024 is gpt2 at two layers; reddy2023 has 1/sqrt(63) where d_model is 128 (63 of it content), He before ReLU;
+# singh2024 is lecun with label embeddings of 0.02 truncated at two standard deviations, which leaves 0.88 of it.
+INITS = {
+    "gpt2": lambda role, fan_in, layers: 0.02 / (2 * layers) ** 0.5 if role == "output" else 0.02,
+    "lecun": lambda role, fan_in, layers: 0.02 if role == "embed" else fan_in**-0.5,
+    "edelman2024": lambda role, fan_in, layers: 0.01 if role == "output" else 0.02,
+    "reddy2023": lambda role, fan_in, layers: ({"hidden": 2.0, "weight": 128 / 63}.get(role, 1.0) / fan_in) ** 0.5,
+    "singh2024": lambda role, fan_in, layers: 0.0176 if role == "embed" else fan_in**-0.5,
+}
+
+
+def init(spec: Transformer, task: Task, seed: int) -> dict[str, np.ndarray]:
+    """Parameters drawn from the stream of the init seed; each has its own address, so one more leaves the others as they are."""
+    std = choose_from("init", spec.init, INITS)
+    params = {}
+    for name, (shape, role, _) in shapes(spec, task).items():
+        if role in ("one", "zero"):
+            params[name] = np.full(shape, float(role == "one"), np.float32)
+        else:
+            scale = std(role, shape[-2] if role != "embed" else shape[-1], spec.layers)
+            params[name] = (stream("init", seed, name).standard_normal(shape) * scale).astype(np.float32)
+    return params
+
+
+class Inputs(NamedTuple):
+    """What a model reads: `tokens [member batch pos]` and perhaps `vectors [member batch pos feature]`."""
+
+    tokens: Tensor
+    vectors: Tensor | None = None
+
+
+def inputs(batches: list[Batch], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Inputs:
+    """One batch per member, stacked; all of one shape."""
+    tokens = torch.from_numpy(np.stack([b.tokens for b in batches])).to(device, torch.int64)
+    if batches[0].vectors is None:
+        return Inputs(tokens)
+    return Inputs(tokens, torch.from_numpy(np.stack([b.vectors for b in batches if b.vectors is not None])).to(device, dtype))
+
+
+def no_dropout(site: str, value: Tensor) -> Tensor:
+    """Evaluation, and models without dropout."""
+    return value
+
+
+def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout) -> Tensor:
+    """Logits `[member batch pos outputs]` in the order of the sites; `drop` zeroes parts of a site's value while training."""
+
+    def normed_linear(value: Tensor, name: str, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(norm(spec.norm, value), *behind_norm(p, name, weight, bias))
+
+    resid = drop("hook_embed", embedded(spec, p, x, tape))
+    for layer in range(spec.layers):
+        block = f"blocks.{layer}"
+        resid = tape(f"{block}.hook_resid_pre", resid)
+        out = attend(spec, layer, p, resid, tape, drop)
+        resid = resid + drop(f"{block}.hook_attn_out", tape(f"{block}.hook_attn_out", out))
+        if spec.d_mlp:
+            resid = tape(f"{block}.hook_resid_mid", resid)
+            hidden = tape(f"{block}.hook_mlp_in", resid)
+            hidden = normed_linear(hidden, f"{block}.ln2", p[f"{block}.mlp.W_in"], p.get(f"{block}.mlp.b_in"))
+            hidden = tape(f"{block}.mlp.hook_pre", hidden)
+            hidden = tape(f"{block}.mlp.hook_post", F.gelu(hidden) if spec.activation == "gelu" else F.relu(hidden))
+            out = linear(hidden, p[f"{block}.mlp.W_out"], p.get(f"{block}.mlp.b_out"))
+            resid = resid + drop(f"{block}.hook_mlp_out", tape(f"{block}.hook_mlp_out", out))
+        resid = tape(f"{block}.hook_resid_post", resid)
+    unembed = p["embed.W_E"].mT if spec.tied else p["unembed.W_U"]
+    if not spec.readout:
+        return tape("logits", normed_linear(resid, "ln_final", unembed))
+    hidden = normed_linear(resid, "ln_final", p["readout.0.W"], p["readout.0.b"])
+    for k in range(len(spec.readout)):
+        if k:
+            hidden = linear(hidden, p[f"readout.{k}.W"], p[f"readout.{k}.b"])
+        hidden = tape(f"readout.{k}.hook_post", F.relu(hidden))
+    return tape("logits", linear(hidden, unembed))
+
+
+def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
+    """Tokens and vectors `[member batch pos d_model]`, with what is added for positions: `E[token] + vector @ W_in (+ P)`."""
+    if x.vectors is None:
+        resid = embed(x.tokens, p["embed.W_E"])
+    else:  # where a vector speaks the token is -1, and where a token speaks the vector is zero
+        speaks = (x.tokens >= 0).unsqueeze(-1)
+        resid = embed(x.tokens.clamp(min=0), p["embed.W_E"]) * speaks + linear(x.vectors, p["embed.W_in"])
+    resid = tape("hook_embed", resid)
+    length = x.tokens.shape[-1]
+    if spec.positions == "learned":
+        return resid + tape("hook_pos_embed", p["pos_embed.W_pos"][:, None, :length].expand_as(resid))
+    if spec.positions == "sinusoidal":
+        return resid + tape("hook_pos_embed", sinusoids(length, spec.d_model, spec.base, resid.dtype, resid.device).expand_as(resid))
+    return resid
+
+
+def sites(spec: Transformer) -> list[str]:
+    """Every site of the forward pass, in the order in which they are passed."""
+    names = ["hook_embed"] + ["hook_pos_embed"] * (spec.positions in ("learned", "sinusoidal"))
+    for layer in range(spec.layers):
+        block = f"blocks.{layer}"
+        names += [f"{block}.hook_{name}" for name in ("resid_pre", "q_input", "k_input", "v_input")]
+        names += [f"{block}.attn.hook_{name}" for name in ("q", "k", "v")]
+        if spec.positions == "rotary":
+            names += [f"{block}.attn.hook_rot_q", f"{block}.attn.hook_rot_k"]
+        names += [f"{block}.attn.hook_{name}" for name in ("attn_scores", "pattern", "z", "result")] + [f"{block}.hook_attn_out"]
+        if spec.d_mlp:
+            names += [f"{block}.{name}" for name in ("hook_resid_mid", "hook_mlp_in", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out")]
+        names += [f"{block}.hook_resid_post"]
+    return [*names, *(f"readout.{k}.hook_post" for k in range(len(spec.readout))), "logits"]

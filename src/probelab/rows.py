@@ -1,0 +1,83 @@
+"""What was found: rows, one number each with its coordinates, in Parquet files that hold the same bytes for the same rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probelab.runs import Folder, RunError, write
+from probelab.spec import flat
+from synthetic_tasks.task import choose
+
+RESERVED = ("run arm seed world data init step sequences tokens split measure metric value n lo hi").split()
+NUMBERS = {"value", "lo", "hi"}
+WHOLE = {"seed", "world", "data", "init", "step", "sequences", "tokens", "n", "layer", "head", "pos"}
+
+
+def tidy(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
+    """Rows as a table: reserved columns first, whole numbers as nullable Int64, free coordinates after."""
+    table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    table = table[[c for c in RESERVED if c in table] + sorted(c for c in table if c not in RESERVED)]
+    for column in table:
+        if column in WHOLE:
+            table[column] = table[column].astype("Int64")
+        elif column in NUMBERS:
+            table[column] = table[column].astype("float64")
+    return table
+
+
+def save_rows(path: Path, table: pd.DataFrame) -> None:
+    """Write rows as Parquet, whole or not at all."""
+    buffer = io.BytesIO()
+    tidy(table).to_parquet(buffer, index=False, compression="zstd")
+    write(path, buffer.getvalue())
+
+
+def load_rows(path: Path) -> pd.DataFrame:
+    """Read rows written by `save_rows`."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Delete it and it is made again") from error
+
+
+def coordinates(folder: Folder) -> dict[str, Any]:
+    """The columns that say which run a row belongs to."""
+    spec = folder.spec
+    return {"run": folder.name, "seed": spec.seed, "world": spec.task.world, "data": spec.data, "init": spec.init}
+
+
+def progress_of(folder: Folder, table: pd.DataFrame) -> pd.DataFrame:
+    """Sequences and tokens seen, beside the step."""
+    seen = table["step"].astype("Int64") * folder.spec.batch
+    return table.assign(sequences=seen, tokens=seen * folder.spec.task.context)
+
+
+def join_dials(table: pd.DataFrame, folders: Iterable[Folder]) -> pd.DataFrame:
+    """The table with the dials of its runs as columns (`task.zipf`, `model.layers`)."""
+    described = pd.DataFrame([{"run": folder.name, **flat(folder.spec)} for folder in folders])
+    return table.merge(described, on="run", how="left")
+
+
+def pick(table: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """Rows with these coordinates; None asks for rows without one: `pick(rows, metric="loss", pos=None)`."""
+    for column, value in where.items():
+        if column not in table:
+            if value is None:
+                continue
+            choose("column", column, list(table.columns))
+        have = table[column]
+        if value is None:
+            keep = have.isna()
+        elif isinstance(value, (list, tuple, set)):
+            keep = have.isin(list(value))
+        else:
+            if column in ("metric", "measure", "strategy", "arm", "split"):
+                choose(column, value, sorted(have.dropna().astype(str).unique()))
+            keep = have == value
+        table = table[keep.fillna(False).astype(bool)]
+    return table

@@ -1,0 +1,262 @@
+"""What was chosen: model, optimiser, task and seeds as frozen data, with one canonical text and one digest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from hashlib import blake2b
+from typing import Any, Literal
+
+from synthetic_tasks import TASKS, Task
+from synthetic_tasks.task import choose, choose_from, require
+
+Positions = Literal["learned", "rotary", "sinusoidal", "relative", "none"]
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A decoder-only transformer. Vocabulary, context and feature sizes come from the task.
+
+    heads       heads in every layer, or a tuple with the heads of each layer
+    d_head      size of a head; d_model / heads if None
+    d_mlp       hidden units of each block's MLP; 0 leaves attention only
+    norm        "layer" (with weight and bias), "plain" (parameter-free) or "none"; before each part and before the readout
+    positions   "relative" adds a learned vector per offset to the keys (Edelman et al. 2024), the others are the usual ones
+    base        wavelength base of rotary and sinusoidal positions (Chan et al. 2022 use 30 for the latter)
+    scaled      divide scores by sqrt(d_head); Reddy 2023 does not
+    dropout     on the embedding, the attention pattern and what each part writes to the residual stream
+    init        a row of `probelab.model.INITS`
+    readout     widths of ReLU layers between the last block and the logits (Reddy 2023 has three of 128)
+    attention   "fused" takes the fused kernel where nothing is recorded or edited; "explicit" never does
+    """
+
+    layers: int = 2
+    heads: int | tuple[int, ...] = 1
+    d_model: int = 64
+    d_head: int | None = None
+    d_mlp: int = 0
+    activation: Literal["gelu", "relu"] = "gelu"
+    norm: Literal["layer", "plain", "none"] = "layer"
+    positions: Positions = "rotary"
+    base: float = 10_000.0
+    biases: bool = True
+    scaled: bool = True
+    dropout: float = 0.0
+    tied: bool = False
+    init: str = "gpt2"
+    readout: tuple[int, ...] = ()
+    attention: Literal["fused", "explicit"] = "fused"
+
+    def __post_init__(self) -> None:
+        require(self.layers >= 1, "layers", self.layers, "at least 1")
+        require(self.d_model >= 1, "d_model", self.d_model, "at least 1")
+        require(self.d_mlp >= 0, "d_mlp", self.d_mlp, "0 (attention only) or more")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to, not including, 1")
+        require(self.base > 1, "base", self.base, "above 1")
+        for dial, known in [
+            ("activation", ("gelu", "relu")),
+            ("norm", ("layer", "plain", "none")),
+            ("positions", ("learned", "rotary", "sinusoidal", "relative", "none")),
+            ("attention", ("fused", "explicit")),
+        ]:
+            choose(dial, getattr(self, dial), known)
+        if isinstance(self.heads, (list, tuple)):
+            object.__setattr__(self, "heads", tuple(self.heads))
+            require(len(self.heads) == self.layers, "heads", self.heads, f"one number, or {self.layers} (one a layer)")
+        object.__setattr__(self, "readout", tuple(self.readout))
+        for layer in range(self.layers):
+            heads = self.heads_of(layer)
+            require(heads >= 1, "heads", self.heads, "at least 1")
+            require(self.d_head is not None or self.d_model % heads == 0, "heads", heads, f"a divisor of d_model = {self.d_model}, or set d_head")
+            require(self.positions != "rotary" or self.head_size(layer) % 2 == 0, "d_head", self.head_size(layer), "even, for rotary positions")
+        require(self.positions != "sinusoidal" or self.d_model % 2 == 0, "d_model", self.d_model, "even, for sinusoidal positions")
+        require(not (self.tied and self.readout), "tied", self.tied, "False when there is a readout: its last width is not d_model")
+
+    def heads_of(self, layer: int) -> int:
+        """Number of heads in a layer."""
+        return self.heads if isinstance(self.heads, int) else self.heads[layer]
+
+    def head_size(self, layer: int) -> int:
+        """Size of a head in a layer."""
+        return self.d_head or self.d_model // self.heads_of(layer)
+
+
+MODELS: dict[str, type] = {"transformer": Transformer}
+GROUPS = ("embedding", "positions", "attention", "mlp", "norm", "bias", "readout")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move. `weight_decay` acts on the parameter groups in `decayed`: decoupled in AdamW, as L2 in Adam and SGD.
+
+    schedule   of the learning rate after `warmup` linear steps: "constant", "cosine" (to zero at step `horizon`) or
+               "inverse_sqrt" (lr * sqrt(warmup / step), Chan et al. 2022)
+    clip       largest norm of the gradient of one member, or None
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.01
+    decayed: tuple[str, ...] = ("attention", "mlp", "readout")
+    clip: float | None = None
+    schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+    warmup: int = 0
+    horizon: int | None = None
+
+    def __post_init__(self) -> None:
+        choose("optimiser", self.name, ("adamw", "adam", "sgd"))
+        choose("learning-rate schedule", self.schedule, ("constant", "cosine", "inverse_sqrt"))
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "decayed", tuple(self.decayed))
+        for group in self.decayed:
+            choose("parameter group", group, GROUPS)
+        require(self.lr > 0, "lr", self.lr, "above 0")
+        require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 up to, not including, 1")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 up to, not including, 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or None")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
+        if self.schedule == "cosine":
+            require(self.horizon is not None and self.horizon > self.warmup, "horizon", self.horizon, "a step after the warm-up, for a cosine schedule")
+        if self.schedule == "inverse_sqrt":
+            require(self.warmup > 0, "warmup", self.warmup, "at least 1, for an inverse square root schedule")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One trajectory: everything its weights depend on. The world's seed is the task's own `world` dial."""
+
+    task: Task
+    model: Transformer = field(default_factory=Transformer)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    batch: int = 64
+    data: int = 0
+    init: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+
+    def seeded(self, seed: int) -> Spec:
+        """The same choice with all three seeds set."""
+        return replace_all(self, {"task.world": seed, "data": seed, "init": seed})
+
+    @property
+    def seed(self) -> int:
+        """The seed of the data stream, which names the run."""
+        return self.data
+
+    @property
+    def digest(self) -> str:
+        """Ten hexadecimal digits of the trajectory."""
+        return digest(to_json(self))
+
+    @property
+    def name(self) -> str:
+        """`<task>-<dials that differ>-<seed>-<digest>`, so that a human can read a listing of run folders."""
+        turned = [f"{k}={v}" for k, v in dials(self.task).items() if k != "world" and v != field_default(self.task, k)]
+        turned += [f"{k}={v}" for k, v in dials(self.model).items() if v != field_default(self.model, k)]
+        text = "-".join(turned).replace("(", "").replace(")", "").replace(", ", "+").replace("/", "_").replace("'", "")
+        return "-".join(part for part in (self.task.name, text[:80].rstrip("-"), str(self.seed), self.digest) if part)
+
+
+def field_default(thing: Any, name: str) -> Any:
+    """The default of a dataclass field, or None where there is none."""
+    return next((f.default for f in fields(thing) if f.name == name), None)
+
+
+def dials(thing: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a plain dict."""
+    return {f.name: getattr(thing, f.name) for f in fields(thing)}
+
+
+def plain(thing: Any) -> Any:
+    """JSON-ready: dataclasses become dicts, tuples lists; fields declared float are floats, so that 1 and 1.0 are one choice."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {f.name: plain(float(v) if is_float(f.type, v) else v) for f in fields(thing) for v in [getattr(thing, f.name)]}
+    if isinstance(thing, (list, tuple)):
+        return [plain(item) for item in thing]
+    if isinstance(thing, dict):
+        return {str(key): plain(value) for key, value in thing.items()}
+    if hasattr(thing, "item"):
+        return thing.item()
+    return thing
+
+
+def is_float(annotation: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and str(annotation).split(" |")[0] in ("float", "<class 'float'>")
+
+
+def canonical(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, size: int = 5) -> str:
+    """Hash of the canonical text, in hexadecimal."""
+    return blake2b(canonical(value).encode(), digest_size=size).hexdigest()
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """A spec as JSON-ready data, with the kinds and versions of its parts."""
+    kind = next((name for name, model in MODELS.items() if type(spec.model) is model), type(spec.model).__name__)
+    return {
+        "task": {"name": spec.task.name, "version": spec.task.version, **plain(spec.task)},
+        "model": {"kind": kind, **plain(spec.model)},
+        "optimizer": plain(spec.optimizer),
+        "batch": spec.batch,
+        "data": spec.data,
+        "init": spec.init,
+    }
+
+
+def from_json(data: dict[str, Any], task: type[Task] | None = None) -> Spec:
+    """The spec that `to_json` described. `task` is the class, for tasks that do not ship with the library."""
+    described = dict(data["task"])
+    name, version = described.pop("name"), described.pop("version")
+    if task is None and name not in TASKS:
+        raise ValueError(f"the task {name!r} does not ship with probelab: open the run with task=<its class>; shipped: {', '.join(TASKS)}")
+    kind = task or TASKS[name]
+    if kind.version != version:
+        raise ValueError(f"the run was made by version {version} of the task {name!r}, this is version {kind.version}: install the version that made it, or train anew")
+    model = dict(data["model"])
+    build = choose_from("model kind", model.pop("kind"), MODELS)
+    return Spec(
+        task=kind(**tupled(described)),
+        model=build(**tupled(model)),
+        optimizer=Optimizer(**tupled(data["optimizer"])),
+        batch=data["batch"],
+        data=data["data"],
+        init=data["init"],
+    )
+
+
+def tupled(data: dict[str, Any]) -> dict[str, Any]:
+    """Lists back to tuples, as the dials hold them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def replace_all(spec: Spec, settings: dict[str, Any]) -> Spec:
+    """The spec with dials turned by their dotted names: `{"task.states": 3, "optimizer.lr": 1e-3, "batch": 32}`."""
+
+
+    for path, value in settings.items():
+        room, _, dial = path.rpartition(".")
+        if room:
+            part = getattr(spec, choose("part of a run", room, ("task", "model", "optimizer")))
+            choose(f"dial of {getattr(part, 'name', room) if room == 'task' else room}", dial, [f.name for f in fields(part)])
+            spec = replace(spec, **{room: replace(part, **{dial: value})})
+        else:
+            choose("setting", dial, ("batch", "data", "init"))
+            spec = replace(spec, **{dial: value})
+    return spec
+
+
+def flat(spec: Spec) -> dict[str, Any]:
+    """Every dial by its dotted name, as columns of a table: `task.states`, `model.layers`, `optimizer.lr`, `batch`."""
+    described = to_json(spec)
+    rooms = {room: part for room, part in described.items() if isinstance(part, dict)}
+    columns = {f"{room}.{dial}": value for room, part in rooms.items() for dial, value in part.items()}
+    return {name: canonical(value) if isinstance(value, list) else value for name, value in columns.items()} | {"batch": spec.batch}

@@ -1,0 +1,102 @@
+"""One function that executes a list of runs, in this process or, as `python -m probelab.work`, in a worker.
+
+A worker reads one JSON line per stack of jobs from its standard input and answers with JSON lines of progress. It ends when
+its parent does, because its input then closes. Nothing but JSON crosses, so that a cluster can speak the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from probelab.measures import MEASURES, Measure
+from probelab.record import complete, measure
+from probelab.runs import Folder, RunError
+from probelab.spec import from_json, to_json, tupled
+from probelab.study import Job, describe
+from probelab.subject import MEMORY, Run
+from probelab.train import grow
+
+Report = Callable[[str, int], None]  # ("train" or "measure", units of work just done)
+
+
+def work(jobs: Sequence[Job], root: Path, memory: int = MEMORY, device: str = "cpu", report: Report | None = None) -> None:
+    """Grow the runs of `jobs` together as one stack, then measure each; skip what is there already."""
+    report = report or (lambda kind, done: None)
+    folders = [Folder.create(job.spec, root) for job in jobs]
+    keep = sorted({step for job in jobs for step in job.keep})
+    grow(folders, jobs[0].steps, keep, device, lambda done: report("train", done * len(jobs)))
+    for job, folder in zip(jobs, folders, strict=True):
+        run = Run(folder.path, type(job.spec.task))
+        steps = [step for step in job.keep if step in set(run.steps)]
+        for asked in job.measures:
+            measure(run, asked, steps, memory, device)
+            report("measure", len(job.keep))
+
+
+def finished(job: Job, root: Path) -> bool:
+    """Is everything a job asks for on disk?"""
+    path = Path(root) / job.spec.name
+    if not (path / "spec.json").exists():
+        return False
+    folder = Folder(path, type(job.spec.task))
+    steps = set(folder.steps)
+    keep = [step for step in job.keep if step in steps] if folder.stopped else job.keep
+    trained = bool(folder.stopped) or (folder.length >= job.steps and steps.issuperset(keep))
+    if not trained or not (path / "train.parquet").exists():
+        return False
+    return all(complete(folder, asked, keep) for asked in job.measures)
+
+
+def job_to_json(job: Job) -> dict[str, Any]:
+    """A job as JSON-ready data."""
+    return {"arm": job.arm, "spec": to_json(job.spec), "steps": job.steps, "keep": list(job.keep), "measures": [describe(m) for m in job.measures]}
+
+
+def job_from_json(data: dict[str, Any]) -> Job:
+    """The job that `job_to_json` described."""
+    return Job(data["arm"], from_json(data["spec"]), data["steps"], tuple(data["keep"]), tuple(measure_from_json(m) for m in data["measures"]))
+
+
+def measure_from_json(data: dict[str, Any]) -> Measure:
+    """The measure that `describe` described."""
+    dials = {key: value for key, value in data.items() if key not in ("name", "version")}
+    return MEASURES[data["name"]](**tupled(dials))
+
+
+def main() -> None:
+    """The worker: read stacks of jobs until the input closes."""
+    lines = sys.stdin
+    stacks: list[str] = []
+    arrived = threading.Condition()
+
+    def listen() -> None:
+        for line in lines:
+            with arrived:
+                stacks.append(line)
+                arrived.notify()
+        os._exit(0)  # the parent closed our input, or died: whatever is half done is continued next time
+
+    def say(**message: Any) -> None:
+        print(json.dumps(message), flush=True)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: bool(stacks))
+            order = json.loads(stacks.pop(0))
+        try:
+            jobs = [job_from_json(job) for job in order["jobs"]]
+            work(jobs, Path(order["root"]), order["memory"], order["device"], lambda kind, done: say(kind=kind, done=done))
+            say(kind="finished")
+        except (RunError, ValueError, OSError) as error:
+            say(kind="error", text=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Synthetic tasks with dials for skew and local structure: data for studies of how abilities emerge. numpy only."""
+
+from __future__ import annotations
+
+from synthetic_tasks.card import card
+from synthetic_tasks.export import generate
+from synthetic_tasks.gallery import describe, gallery
+from synthetic_tasks.markov import Markov
+from synthetic_tasks.repeats import Repeats
+from synthetic_tasks.task import Batch, Pairs, Task, batch, preset, stream, turn
+
+TASKS: dict[str, type[Task]] = {"markov": Markov, "repeats": Repeats}
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Markov",
+    "Pairs",
+    "Repeats",
+    "Task",
+    "batch",
+    "card",
+    "describe",
+    "gallery",
+    "generate",
+    "preset",
+    "stream",
+    "turn",
+]
