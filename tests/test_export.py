@@ -85,7 +85,7 @@ def test_what_is_finished_is_kept_and_what_is_damaged_is_made_again(tmp_path, mo
     whole = contents(out)
     (out / "data/train/train-00001-of-00004.npz").unlink()
     (out / "data/train/train-00002-of-00004.npz").write_bytes(b"cut off")
-    (out / "README.md").write_text("edited")
+    (out / "README.md").write_text((out / "README.md").read_text().replace("100", "200"))
     before = (out / "data/train/train-00000-of-00004.npz").stat().st_mtime_ns
     monkeypatch.setitem(
         FORMATS, "npz", lambda path, blocks, was=FORMATS["npz"]: (made.append(path.name), was(path, blocks))

@@ -18,8 +18,8 @@ FLOORS = [
     ["spec", "rows", "runs"],
     ["model", "weights", "positions", "attention", "train", "schedule", "optim", "edit", "bridge", "subject"],
     ["measures", "curves", "figures"],
-    ["studies", "conduct"],
-    ["probelab", "cli"],  # probelab is the facade, src/probelab/__init__.py
+    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
+    ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_FREE = ("curves", "figures")  # a figure is redrawn on a laptop without torch
@@ -105,9 +105,9 @@ def outside(here: str, file: str, item: Import) -> Iterator[str]:
     name = item.names[-1]
     top = name.partition(".")[0]
     if here == "synthetic_tasks" and top not in ("synthetic_tasks", "numpy", *sys.stdlib_module_names):
-        lazy_export = file == "export.py" and top == "pyarrow" and item.lazy
+        lazy_export = file == "formats.py" and top == "pyarrow" and item.lazy
         if room(name) is None and not lazy_export:
-            yield f"synthetic_tasks needs numpy only, not {name} (pyarrow: inside the functions of export.py)"
+            yield f"synthetic_tasks needs numpy only, not {name} (pyarrow: inside the functions of formats.py)"
     if top == "transformer_lens" and not (here == "bridge" and item.lazy):
         yield "transformer_lens is imported inside functions of bridge.py only"
     if here in TORCH_FREE and is_torch(item):
@@ -146,7 +146,7 @@ def test_every_import_goes_down_the_stairs():
 
 CLEAN = {
     "synthetic_tasks/task.py": "import numpy as np\nfrom dataclasses import dataclass",
-    "synthetic_tasks/export.py": "def save():\n    import pyarrow.parquet",
+    "synthetic_tasks/formats.py": "def save():\n    import pyarrow.parquet",
     "src/probelab/__init__.py": "def train():\n    from probelab.conduct import execute",
     "src/probelab/spec.py": "from synthetic_tasks.task import Task",
     "src/probelab/rows.py": "import pandas\nfrom .spec import flat\ndef late():\n    import torch",
@@ -162,7 +162,7 @@ PLANTED = [
     ("synthetic_tasks/task.py", "import torch", "synthetic_tasks needs numpy only, not torch"),
     ("synthetic_tasks/task.py", "def f():\n    from probelab import spec", "from above"),
     ("synthetic_tasks/task.py", "def f():\n    import pyarrow", "synthetic_tasks needs numpy only, not pyarrow"),
-    ("synthetic_tasks/export.py", "import pyarrow", "synthetic_tasks needs numpy only, not pyarrow"),
+    ("synthetic_tasks/formats.py", "import pyarrow", "synthetic_tasks needs numpy only, not pyarrow"),
     (
         "src/probelab/spec.py",
         "def f():\n    from probelab.model import init",

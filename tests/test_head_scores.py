@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from planted import TINY, Planted, grown, induction, random_subject, table, value
+from scipy.special import entr
 
 from probelab.measures import Heads, InContext
 from probelab.measures.heads import copying_weights
@@ -90,7 +91,23 @@ def test_chance_levels_by_hand():
     assert value(rows, metric="attention_to_source_chance") == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("task", [COPY, Repeats(tokens=12, length=30, copies=3, share=0.5), CHAIN])
+@dataclass(frozen=True)
+class Mixed(Task):
+    """Vectors and symbols take turns; the last positions of odd sequences are padding."""
+
+    name = "mixed"
+    vocab = property(lambda self: 4)
+    context = property(lambda self: 10)
+    features = property(lambda self: 3)
+
+    def sample(self, rng: np.random.Generator, n: int, split: str = "train") -> Batch:
+        tokens, vectors = rng.integers(4, size=(n, 10)), rng.normal(size=(n, 10, 3)).astype(np.float32)
+        tokens[:, ::2], vectors[:, 1::2] = -1, 0
+        tokens[1::2, 7:], vectors[1::2, 7:] = -1, 0
+        return Batch(tokens, tokens, vectors)
+
+
+@pytest.mark.parametrize("task", [COPY, Repeats(tokens=12, length=30, copies=3, share=0.5), CHAIN, Mixed()])
 def test_scores_against_loops(task: Task):
     spec = Transformer(layers=2, heads=(2, 1), d_model=12, positions="learned")
     subject = Planted(task, grown(task, spec, 0, 20.0, dtype=torch.float64), model=spec)
@@ -108,23 +125,25 @@ def by_hand(model: Model, batch: Batch, layer: int, head: int) -> tuple[dict[str
     cache = model.cache(batch)
     pattern, values = cache[f"{here}.hook_pattern"][:, head].numpy(), cache[f"{here}.hook_v"][:, :, head].numpy()
     writes = model.head_weights(layer)["W_O"][head].numpy() @ model["unembed.W_U"].numpy()
-    back, after, source, own, held = [], [], [], 0.0, 0.0
+    back, after, source, spread, own, held = [], [], [], [], 0.0, 0.0
+    read = [7 if batch.vectors is not None and s % 2 else len(tokens) for s, tokens in enumerate(batch.tokens)]
     for s, tokens in enumerate(batch.tokens):
         facts = {name: fact[s] for name, fact in batch.facts.items()}
-        for q in range(len(tokens)):
-            goals = [k for k in range(1, q + 1) if tokens[k - 1] == tokens[q]]
+        for q in range(read[s]):
+            goals = [k for k in range(1, q + 1) if tokens[k - 1] == tokens[q] >= 0]
+            spread.append(entr(pattern[s, q]).sum())
             if q > 0:
                 back.append(pattern[s, q, q - 1])
             if goals and ("source" not in facts or facts["source"][q] >= 0):
                 after.append(sum(pattern[s, q, k] for k in goals))
             if "source" in facts and facts["source"][q] >= 0:
                 source.append(pattern[s, q, facts["source"][q]])
-            for k in range(q + 1):
+            for k in np.flatnonzero(tokens[: q + 1] >= 0):
                 logits = values[s, k] @ writes
                 raised = np.maximum(logits - logits.mean(), 0)
                 own += pattern[s, q, k] * raised[tokens[k]]
-                held += pattern[s, q, k] * sum(raised[t] for t in set(tokens.tolist()))
-    looked = {"previous_token": np.mean(back), "prefix_matching": np.mean(after)}
+                held += pattern[s, q, k] * sum(raised[t] for t in set(tokens.tolist()) - {-1})
+    looked = {"previous_token": np.mean(back), "prefix_matching": np.mean(after), "entropy": np.mean(spread)}
     return looked | ({"attention_to_source": np.mean(source)} if source else {}), 2 * own / held - 1
 
 

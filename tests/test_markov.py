@@ -51,11 +51,12 @@ def test_the_stationary_distribution_of_hard_chains():
     assert stationary(apart).sum() == pytest.approx(1) and np.isfinite(stationary(apart)).all()
 
 
-def test_symbols_follow_their_chain():
-    lot = batch(Markov(states=3, length=4000), 0, 0, n=4)
-    for tokens, targets, chain in zip(lot.tokens, lot.targets, lot.facts["chain"], strict=True):
-        counts = np.zeros((3, 3))
-        np.add.at(counts, (tokens, targets), 1)
+@pytest.mark.parametrize("order", [1, 2])
+def test_symbols_follow_their_chain(order):
+    lot = batch(Markov(states=3, order=order, length=4000), 0, 0, n=4)
+    for context, targets, chain in zip(lot.facts["context"], lot.targets, lot.facts["chain"], strict=True):
+        counts = np.zeros((3**order, 3))
+        np.add.at(counts, (context[order - 1 :], targets[order - 1 :]), 1)
         rows = counts.sum(axis=1, keepdims=True)
         assert (np.abs(counts - rows * chain) < 5 * np.sqrt(rows * chain * (1 - chain)) + 1).all()
 

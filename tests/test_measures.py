@@ -208,6 +208,10 @@ def test_the_last_position_is_the_last_that_is_asked():
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = (p * np.log(p * 5)).sum(-1)
     assert value(rows, pos=None) == pytest.approx(expected[3:].mean(), abs=1e-6)
+    losses = table(Loss(30, by_position=True), Planted(task, uniform))
+    answers = Planted(task).batch(30).targets[:, 4]
+    loss = -np.log(p[4, answers[answers >= 0]]).mean()
+    assert value(losses, metric="oracle_loss", strategy="later", pos=4) == pytest.approx(loss)
     assert {pos: value(rows, pos=pos) for pos in (3, 5)} == pytest.approx({3: expected[3], 5: expected[5]}, abs=1e-6)
     assert rows["pos"].dropna().isin([3, 4, 5]).all()
 

@@ -133,6 +133,15 @@ def test_the_floor_is_what_theory_says():
     assert spoken.mean() == pytest.approx(0, abs=1e-4)  # one successor each: nothing is left to know
 
 
+def test_the_copier_is_not_surprised_where_a_copy_starts():
+    task = Repeats(language="bigram", zipf=1.0)
+    lot = batch(task, 0, 0, n=2000)
+    starts = lot.facts["segment"][:, 1] - 1
+    loss = -task.oracles(lot)["copier"][np.arange(2000), starts, lot.targets[np.arange(2000), starts]]
+    entropy = -(task.marginal * np.log(task.marginal)).sum()
+    assert loss.mean() == pytest.approx(entropy, abs=0.15)
+
+
 @pytest.mark.parametrize("language", ["uniform", "bigram"])
 def test_strategies_that_know_more_lose_less(language):
     loss = {name: x.mean() for name, x in losses(Repeats(language=language, zipf=1.0)).items()}

@@ -58,7 +58,16 @@ def test_interrupted_anywhere_and_continued(tmp_path: Path, undisturbed: dict[st
 def test_any_part_deleted_is_made_again(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     folder = Folder.create(SPEC, tmp_path)
     grow([folder], STEPS, KEEP)
-    parts = [folder.checkpoint(20), folder.checkpoint(0), folder.checkpoint(60), folder.anchor(8), folder.anchor(60), folder.path / "train.parquet", folder.path / "done", folder.path / "env.json"]
+    parts = [
+        folder.checkpoint(20),
+        folder.checkpoint(0),
+        folder.checkpoint(60),
+        folder.anchor(8),
+        folder.anchor(60),
+        folder.path / "train.parquet",
+        folder.path / "done",
+        folder.path / "env.json",
+    ]
     for part in parts:
         part.unlink()
         grow([folder], STEPS, KEEP)
@@ -77,7 +86,9 @@ def test_a_run_may_grow_in_length_and_in_checkpoints(tmp_path: Path, undisturbed
     before = {step: folder.checkpoint(step).stat().st_mtime_ns for step in folder.steps}
     grow([folder], STEPS, KEEP)
     assert hashes(folder) == undisturbed
-    assert all(folder.checkpoint(step).stat().st_mtime_ns == when for step, when in before.items()), "finished work was repeated"
+    assert all(folder.checkpoint(step).stat().st_mtime_ns == when for step, when in before.items()), (
+        "finished work was repeated"
+    )
 
 
 def test_nothing_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +112,12 @@ grow([Folder.create(SPEC, sys.argv[1])], STEPS, KEEP, progress=lambda done: time
 
 @pytest.mark.parametrize("after", [0.02, 0.11, 0.23])
 def test_sigkill_at_any_moment(tmp_path: Path, undisturbed: dict[str, str], after: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     time.sleep(after)
     process.send_signal(signal.SIGKILL)

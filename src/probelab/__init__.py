@@ -17,21 +17,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probelab import curves, figures, measures
-    from probelab.api import arrays, example, measure, open, runs, table, train
+    from probelab.api import arrays, example, measure, open, oracle_losses, runs, table, train
     from probelab.edit import Edit
+    from probelab.live import LiveCurve
     from probelab.measures import Heads, InContext, Loss, Norms, Patterns, Strategy
     from probelab.spec import Optimizer, Spec, Transformer
     from probelab.subject import Model, Run, Subject
 
 __version__ = "0.1.0"
 HOMES = {
-    "probelab.api": ("arrays", "example", "measure", "open", "runs", "table", "train"),
+    "probelab.api": ("arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"),
     "probelab.edit": ("Edit",),
+    "probelab.live": ("LiveCurve",),
     "probelab.measures": ("Heads", "InContext", "Loss", "Norms", "Patterns", "Strategy"),
     "probelab.spec": ("Optimizer", "Spec", "Transformer"),
     "probelab.subject": ("Model", "Run", "Subject"),
 }
-__all__ = [*(name for names in HOMES.values() for name in names), "curves", "figures", "measures"]  # noqa: PLE0604 (names are lazy)
+__all__ = [
+    "Edit",
+    "Heads",
+    "InContext",
+    "LiveCurve",
+    "Loss",
+    "Model",
+    "Norms",
+    "Optimizer",
+    "Patterns",
+    "Run",
+    "Spec",
+    "Strategy",
+    "Subject",
+    "Transformer",
+    "arrays",
+    "curves",
+    "example",
+    "figures",
+    "measure",
+    "measures",
+    "open",
+    "runs",
+    "table",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

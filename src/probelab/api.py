@@ -6,19 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from probelab.measures._read import by_oracle, oracle_nats
 from probelab.record import arrays, measure
 from probelab.rows import join_dials, load_rows, tidy
 from probelab.runs import Folder, home, run_folders
 from probelab.schedule import kept
 from probelab.spec import Optimizer, Spec, Transformer
-from probelab.subject import Run
+from probelab.subject import Run, unseen
 from probelab.train import grow
-from synthetic_tasks import Task
+from synthetic_tasks import Batch, Task
 from synthetic_tasks.task import choose
 
-__all__ = ["arrays", "example", "measure", "open", "runs", "table", "train"]
+__all__ = ["arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"]
 EXAMPLES = Path(__file__).parent / "examples"
 
 
@@ -34,24 +36,27 @@ def train(
     out: str | Path | None = None,
     device: str = "cpu",
     progress: bool | Callable[[int], None] = True,
+    watch: Callable[[int, float], None] | None = None,
 ) -> Run:
     """Train one model and return its run; what is on disk already is not trained again.
 
     keep      steps whose weights are kept; sixteen a decade in log spacing, if None
     seed      world, data and init at once; if None, the task's own world, and 0 for the others
     progress  True shows a bar; a function is called with the number of steps just done
+    watch     called with each step and its loss, such as `lab.LiveCurve`
     """
     spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch)
     spec = spec if seed is None else spec.seeded(seed)
     folder = Folder.create(spec, home(out) / "runs")
     steps_kept = kept(steps) if keep is None else keep
+    each = None if watch is None else lambda step, losses: watch(step, losses[0])
     if progress is True:
         from probelab.progress import bar
 
         with bar("training", steps) as advance:
-            grow([folder], steps, steps_kept, device, advance)
+            grow([folder], steps, steps_kept, device, advance, each)
     else:
-        grow([folder], steps, steps_kept, device, progress or None)
+        grow([folder], steps, steps_kept, device, progress or None, each)
     return Run(folder.path, type(task))
 
 
@@ -70,9 +75,21 @@ def table(some: Sequence[Run], what: Any, steps: Sequence[int] | None = None) ->
     return join_dials(tidy(pd.concat([measure(run, what, steps) for run in some], ignore_index=True)), some)
 
 
+def oracle_losses(task: Task, n: int = 1024, split: str = "train") -> dict[str, float]:
+    """The loss of every strategy that the task knows, in nats per scored token: lines to draw beside a curve."""
+    found = by_oracle(task, unseen(task, 0, split, n, "look"), lambda part, logs: scored(part, oracle_nats(part, logs)))
+    return {name: float(losses[:, 0].sum() / losses[:, 1].sum()) for name, losses in found.items()}
+
+
+def scored(part: Batch, losses: np.ndarray) -> np.ndarray:
+    """Summed loss and scored tokens of each sequence, `[sequence 2]`."""
+    return np.stack([losses.sum(1), (part.targets >= 0).sum(1)], 1)
+
+
 def example(name: str) -> pd.DataFrame:
     """The rows of a recorded study that ship with the package. `reproduce` never reads them."""
     known = sorted(path.stem for path in EXAMPLES.glob("*.parquet"))
     rows = load_rows(EXAMPLES / f"{choose('recorded example', name, known)}.parquet")
-    print(f"recorded: {rows['run'].nunique()} runs of the study {name}, seeds {rows['seed'].min()} to {rows['seed'].max()}")
+    seeds = f"seeds {rows['seed'].min()} to {rows['seed'].max()}"
+    print(f"recorded: {rows['run'].nunique()} runs of the study {name}, {seeds}")
     return rows

@@ -59,7 +59,7 @@ def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tap
         if bias is not None:
             parts = [part + rearrange(b, "member (head e) -> member 1 1 head e", head=heads) for part, b in zip(parts, bias.chunk(3, -1), strict=True)]
     else:
-        parts = (part.unflatten(-1, (heads, -1)) for part in linear(norm(spec.norm, x), weight, bias).chunk(3, -1))
+        parts = linear(norm(spec.norm, x), weight, bias).unflatten(-1, (3, heads, -1)).unbind(-3)
     return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
 
 

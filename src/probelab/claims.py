@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from probelab.curves.seeds import median_interval
+
 Verdict = Literal["held", "failed", "undecided"]
 
 
@@ -59,7 +61,8 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 def judge(claim: Claim, table: pd.DataFrame, barred: str = "") -> Judged:
     """`held` if the interval lies in the region, `failed` if it misses it, else `undecided`.
 
-    Too few seeds, an unmet precondition, or being barred (altered dials, tuning seeds) leaves a claim undecided, with the reason.
+    Too few seeds, an unmet precondition, or being barred (altered dials, tuning seeds) leaves a claim undecided, with
+    the reason.
     """
     try:
         estimate = claim.quantity(table)
@@ -83,19 +86,11 @@ def judge(claim: Claim, table: pd.DataFrame, barred: str = "") -> Judged:
 
 
 def median(values: np.ndarray | pd.Series) -> Estimate:
-    """Median over seeds with the distribution-free interval of order statistics (sign test).
-
-    The narrowest symmetric pair of order statistics that covers at least 95 %: for 6 and 7 seeds the range. With fewer
-    than 6 seeds no pair does, and the interval is unbounded.
-    """
-    values = np.sort(np.asarray(values, float))
-    n = len(values)
-    if n == 0 or np.isnan(values).any():
-        return Estimate(math.nan, math.nan, math.nan, n)
-    depth = int(stats.binom.ppf(0.025, n, 0.5))  # order statistics to leave out at each end
-    if n < 6:
-        return Estimate(float(np.median(values)), -math.inf, math.inf, n)
-    return Estimate(float(np.median(values)), float(values[max(depth - 1, 0)]), float(values[n - max(depth, 1)]), n)
+    """Median over seeds with the distribution-free interval of order statistics: the range for 6 and 7 seeds."""
+    values = np.asarray(values, float)
+    if not len(values) or np.isnan(values).any():
+        return Estimate(math.nan, math.nan, math.nan, len(values))
+    return Estimate(*median_interval(values), len(values))
 
 
 def share(holds: np.ndarray | pd.Series) -> Estimate:
@@ -114,8 +109,9 @@ def card(judged: list[Judged]) -> str:
         low, high = claim.region
         region = f"≤ {high:g}" if low == -math.inf else f"≥ {low:g}" if high == math.inf else f"{low:g} to {high:g}"
         here = f"{number(estimate.value)} ({number(estimate.lo)} to {number(estimate.hi)}), n = {estimate.n}"
-        why = f" ({reason})" if reason else ""
-        lines.append(f"| {claim.sentence} *{claim.source}* | {here} {claim.unit} | {region} {claim.unit} | {claim.published} | **{verdict}**{why} |")
+        told = f"**{verdict}**" + (f" ({reason})" if reason else "")
+        cells = (f"{claim.sentence} *{claim.source}*", f"{here} {claim.unit}", f"{region} {claim.unit}")
+        lines.append("| " + " | ".join((*cells, claim.published, told)) + " |")
     return "\n".join(lines) + "\n"
 
 

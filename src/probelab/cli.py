@@ -1,4 +1,4 @@
-"""The command line: `probelab studies`, `reproduce`, `verify`, `draw`, `tasks`, `generate`, `train`, `measure`, `runs`."""
+"""The command line: studies, reproduce, verify, draw, tasks, generate, train, measure, runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="A laboratory for how abilities emerge in transformers. Start with: probelab reproduce markov")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A laboratory for how abilities emerge in transformers. Start with: probelab reproduce markov",
+)
 
 Out = Annotated[Path | None, typer.Option(help="Where results go (default: $PROBELAB_RUNS, else ./runs).")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100."),
+]
 Memory = Annotated[str, typer.Option(help="Activations held at a time while measuring.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")]
 
@@ -51,9 +60,14 @@ def reproduce(
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
     root = home(out) / "runs"
     missing = [job for job in plan if not finished(job, root)]
-    checkpoints = sum(len(job.keep) for job in plan)
-    print(f"{chosen.name}, preset {preset}: {len(plan)} runs, {sum(job.steps for job in plan)} steps, {checkpoints} checkpoints x {len(chosen.measures)} measures", flush=True)
-    print(f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; {len(plan) - len(missing)} of {len(plan)} runs are there already", flush=True)
+    steps, checkpoints = sum(job.steps for job in plan), sum(len(job.keep) for job in plan)
+    print(
+        f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
+        f"{checkpoints} checkpoints x {len(chosen.measures)} measures\n"
+        f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; "
+        f"{len(plan) - len(missing)} of {len(plan)} runs are there already",
+        flush=True,
+    )
     if dry_run:
         print("\n".join(f"  {'have' if job not in missing else 'make'} {job.spec.name}" for job in plan))
         return
@@ -61,7 +75,9 @@ def reproduce(
     if missing:
         total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
         with bar(chosen.name, total) as advance:
-            execute(plan, root, workers, positive("--stack", stack), size(memory), device, lambda kind, done: advance(done))
+            execute(
+                plan, root, workers, positive("--stack", stack), size(memory), device, lambda kind, done: advance(done)
+            )
     show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 
@@ -157,12 +173,27 @@ def train(
 
     spec = Spec(choose_from("task", task, TASKS)(), Transformer(), Optimizer(), batch=batch)
     turned = {"task": settings, "model": model, "optimizer": optimizer}
-    dials = {f"{room}.{dial}": one(dial, values) for room, texts in turned.items() for dial, values in parse_settings(texts or []).items()}
+    dials = {
+        f"{room}.{dial}": one(dial, values)
+        for room, texts in turned.items()
+        for dial, values in parse_settings(texts or []).items()
+    }
     spec = replace_all(spec, dials)
-    run = api.train(spec.task, spec.model, positive("--steps", steps), optimizer=spec.optimizer, batch=batch, seed=seed, device=device, out=out)
+    run = api.train(
+        spec.task,
+        spec.model,
+        positive("--steps", steps),
+        optimizer=spec.optimizer,
+        batch=batch,
+        seed=seed,
+        device=device,
+        out=out,
+    )
     print(run.path)
     if run.stopped:
-        raise ValueError(f"stopped at step {run.stopped['step']}: {run.stopped['reason']}; the checkpoints up to there are kept")
+        raise ValueError(
+            f"stopped at step {run.stopped['step']}: {run.stopped['reason']}; the checkpoints up to there are kept"
+        )
     print(f"next: probelab measure {run.path} loss")
 
 
@@ -181,15 +212,26 @@ def measure(
     from synthetic_tasks.task import choose, choose_from
 
     kind = choose_from("measure", what, MEASURES)
-    dials = {choose(f"dial of the measure {what}", dial, kind.__dataclass_fields__): one(dial, values) for dial, values in parse_settings(settings or []).items()}
+    dials = {
+        choose(f"dial of the measure {what}", dial, kind.__dataclass_fields__): one(dial, values)
+        for dial, values in parse_settings(settings or []).items()
+    }
     opened, asked = api.open(run), kind(**dials)
     rows = api.measure(opened, asked, parse_seeds(steps) if steps else None, size(memory))
-    print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False) if len(rows) else "arrays only")
+    print(
+        rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False)
+        if len(rows)
+        else "arrays only"
+    )
     print(opened.path / ("rows" if len(rows) else "arrays") / label(asked))
 
 
 @app.command()
-def runs(folder: Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")] = None) -> None:
+def runs(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")
+    ] = None,
+) -> None:
     """What is there: spec, steps, size, state."""
     from probelab.runs import Folder, home, run_folders
 
@@ -198,12 +240,17 @@ def runs(folder: Annotated[Path | None, typer.Argument(help="A results folder (d
         print(f"no runs in {home(folder)}")
     for path in paths:
         run = Folder(path)
-        size_mb = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
-        state = f"stopped at {run.stopped['step']}: {run.stopped['reason']}" if run.stopped else "done" if run.length else "unfinished"
-        print(f"{path.name}  {run.length or (run.steps or [0])[-1]} steps  {len(run.steps)} checkpoints  {size_mb:.1f} MB  {state}")
+        megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+        state = "done" if run.length else "unfinished"
+        if run.stopped:
+            state = f"stopped at {run.stopped['step']}: {run.stopped['reason']}"
+        steps = run.length or (run.steps or [0])[-1]
+        print(f"{path.name}  {steps} steps  {len(run.steps)} checkpoints  {megabytes:.1f} MB  {state}")
 
 
-def planned(study: str, preset: str, panel: str | None, seeds: str | None, settings: list[str] | None) -> tuple[Any, Any, str]:
+def planned(
+    study: str, preset: str, panel: str | None, seeds: str | None, settings: list[str] | None
+) -> tuple[Any, Any, str]:
     """A study, its jobs, and why its claims would not be judged."""
     from probelab.conduct import barred
     from probelab.studies import STUDIES
@@ -234,7 +281,9 @@ def show(study: Any, outcome: Any, out: Path) -> None:
 def one(name: str, values: list[Any]) -> Any:
     """The only value of a dial, where a grid makes no sense."""
     if len(values) != 1:
-        raise ValueError(f"{name} = {values!r}: this command takes one value for each dial; grids belong to `reproduce`")
+        raise ValueError(
+            f"{name} = {values!r}: this command takes one value for each dial; grids belong to `reproduce`"
+        )
     return values[0]
 
 

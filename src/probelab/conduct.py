@@ -37,12 +37,23 @@ class Outcome(NamedTuple):
     judged: list[Judged]
 
 
-def execute(jobs: Sequence[Job], root: Path, workers: int = 1, stack: int = 1, memory: int = MEMORY, device: str = "cpu", report: Report | None = None) -> None:
+def execute(
+    jobs: Sequence[Job],
+    root: Path,
+    workers: int = 1,
+    stack: int = 1,
+    memory: int = MEMORY,
+    device: str = "cpu",
+    report: Report | None = None,
+) -> None:
     """Run every job that is not finished, long before short, on `workers` single-threaded processes of this machine."""
     report = report or (lambda kind, done: None)
     missing = [job for job in jobs if not finished(job, root)]
     stacks = stacked(sorted(missing, key=lambda job: -job.work), stack)
-    shipped = all(type(job.spec.task) in TASKS.values() and all(type(m) in MEASURES.values() for m in job.measures) for job in missing)
+    shipped = all(
+        type(job.spec.task) in TASKS.values() and all(type(m) in MEASURES.values() for m in job.measures)
+        for job in missing
+    )
     workers = min(workers, len(stacks))
     if workers <= 1 or not shipped:  # a task or measure of the user's own lives in this process only
         for group in stacks:
@@ -74,13 +85,22 @@ def stackable(first: Job, second: Job) -> bool:
 
 def in_processes(stacks: list[list[Job]], root: Path, workers: int, memory: int, device: str, report: Report) -> None:
     """Hand stacks to worker processes one at a time; a worker that dies gives its stack back once."""
-    queue = [json.dumps({"jobs": [job_to_json(job) for job in group], "root": str(root), "memory": memory, "device": device}) for group in reversed(stacks)]
+    queue = [
+        json.dumps({"jobs": [job_to_json(job) for job in group], "root": str(root), "memory": memory, "device": device})
+        for group in reversed(stacks)
+    ]
     messages: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     processes: list[subprocess.Popen[str]] = []
 
     def start(number: int) -> None:
-        process = subprocess.Popen([sys.executable, "-m", "probelab.work"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "probelab.work"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         processes.append(process)
         Thread(target=listen, args=(number, process), daemon=True).start()
 
@@ -111,7 +131,8 @@ def in_processes(stacks: list[list[Job]], root: Path, workers: int, memory: int,
                 report(kind, message["done"])
                 continue
             if kind == "gone":
-                raise RunError(f"a worker ended unexpectedly (exit code {processes[number].wait()}); the same command continues where it was")
+                code = processes[number].wait()
+                raise RunError(f"a worker ended unexpectedly (exit code {code}); the same command continues from there")
             if kind == "error":
                 errors.append(message["text"])
             if errors or not give(number):
@@ -135,19 +156,24 @@ def gather(jobs: Sequence[Job], root: Path) -> pd.DataFrame:
         for asked in job.measures:
             path = recorded(folder, asked)
             if not path.exists():
-                raise RunError(f"{folder.name} has no rows of the measure {asked.name}: run `probelab reproduce` with the same settings first")
+                raise RunError(
+                    f"{folder.name} has no rows of the measure {asked.name}: "
+                    "run `probelab reproduce` with the same settings first"
+                )
             rows = load_rows(path)
             parts.append(rows[rows["step"].isin(job.keep)].assign(arm=job.arm))
     return join_dials(tidy(pd.concat(parts, ignore_index=True)), folders)
 
 
 def conclude(study: Study, jobs: Sequence[Job], out: Path, barred: str = "", images: bool = True) -> Outcome:
-    """From what is on disk: rows, curves, figures and the report card, written to `figures/<study>/` and `report.md`."""
+    """From what is on disk: rows, curves, figures and report card, written to `figures/<study>/` and `report.md`."""
     root, folder = out / "runs", out / "figures" / study.name
     table = gather(jobs, root)
     dated = study.curves(table)
     figures = study.draw(table, dated, study_arrays(jobs, root))
-    files = [path for name, figure in figures.items() for path in save(figure, folder, name, ("png",) if images else ())]
+    files = [
+        path for name, figure in figures.items() for path in save(figure, folder, name, ("png",) if images else ())
+    ]
     save_rows(folder / "rows.parquet", table)
     save_rows(folder / "dated.parquet", dated)
     judged = [judge(claim, pd.concat([table, dated], ignore_index=True), barred) for claim in study.claims]
@@ -174,7 +200,11 @@ def report_card(study: Study, jobs: Sequence[Job], judged: list[Judged]) -> str:
     """The study's page: question, what was run, and the claims with their verdicts."""
     seeds = sorted({job.spec.seed for job in jobs})
     arms = {job.arm: job for job in jobs}
-    ran = "".join(f"- {name}: {job.steps} steps of {job.spec.batch} sequences, {len(job.keep)} checkpoints, seeds {seeds[0]} to {seeds[-1]}\n" for name, job in arms.items())
+    ran = "".join(
+        f"- {name}: {job.steps} steps of {job.spec.batch} sequences, {len(job.keep)} checkpoints, "
+        f"seeds {seeds[0]} to {seeds[-1]}\n"
+        for name, job in arms.items()
+    )
     return f"# {study.name}\n\n{study.question} ({study.source})\n\n{ran}\n{card(judged)}"
 
 
@@ -187,5 +217,3 @@ def barred(study: Study, preset: str, seeds: Sequence[int], altered: bool) -> st
     if preset == "smoke":
         return "not judged: the smoke preset is too short"
     return ""
-
-

@@ -15,7 +15,9 @@ from probelab.runs import Folder, RunError, home, load_arrays
 from synthetic_tasks.task import choose
 
 
-def draw_from_rows(what: str, figure: str, metric: str | None = None, out: str | Path | None = None, png: bool = False) -> list[Path]:
+def draw_from_rows(
+    what: str, figure: str, metric: str | None = None, out: str | Path | None = None, png: bool = False
+) -> list[Path]:
     """Draw a figure of a run folder or of a reproduced study, and return the files written."""
     choose("figure", figure, FIGURES)
     study = home(out) / "figures" / what
@@ -28,7 +30,9 @@ def draw_from_rows(what: str, figure: str, metric: str | None = None, out: str |
     if not len(rows) and figure != "pattern":
         raise RunError(f"{folder.path} has no rows yet: run `probelab measure {folder.path} loss` first")
     made = DRAWN[figure](rows.assign(arm=folder.spec.task.name), metric, folder)
-    return save(made, home(out) / "figures" / folder.name, "-".join(filter(None, (figure, metric))), ("png",) if png else ())
+    return save(
+        made, home(out) / "figures" / folder.name, "-".join(filter(None, (figure, metric))), ("png",) if png else ()
+    )
 
 
 def opened(what: str, out: str | Path | None) -> Folder:
@@ -36,18 +40,26 @@ def opened(what: str, out: str | Path | None) -> Folder:
     inside = home(out) / "runs" / what
     if not Path(what).exists() and not inside.exists():
         known = [path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet")]
-        raise RunError(f"{what!r} is neither a run folder nor a reproduced study; studies here: {', '.join(sorted(known)) or 'none'}")
+        here = ", ".join(sorted(known)) or "none"
+        raise RunError(f"{what!r} is neither a run folder nor a reproduced study; studies here: {here}")
     return Folder(inside if inside.exists() else what)
 
 
 def draw_dynamics(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = whole(rows, metric or "loss")
-    return FIGURES["dynamics"](chosen, metric=metric or "loss", band=over_seeds(chosen, by=("arm", "metric")), title=metric or "loss")
+    return FIGURES["dynamics"](
+        chosen, metric=metric or "loss", band=over_seeds(chosen, by=("arm", "metric")), title=metric or "loss"
+    )
 
 
 def draw_phases(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = whole(rows, metric or "kl", "strategy")
-    return FIGURES["phases"](chosen, metric=metric or "kl", band=over_seeds(chosen, by=("arm", "metric", "strategy")), title="distance to each strategy")
+    return FIGURES["phases"](
+        chosen,
+        metric=metric or "kl",
+        band=over_seeds(chosen, by=("arm", "metric", "strategy")),
+        title="distance to each strategy",
+    )
 
 
 def draw_heads(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
@@ -63,7 +75,12 @@ def draw_pattern(rows: pd.DataFrame, metric: str | None, folder: Folder | None) 
     if not found:
         raise RunError(f"{folder.path} has no patterns yet: run `probelab measure {folder.path} patterns` first")
     arrays, about = load_arrays(found[0])
-    return FIGURES["pattern"](arrays["pattern"], about["steps"], tokens=arrays["tokens"].tolist(), title=f"attention of {folder.spec.task.name}, seed {folder.spec.seed}")
+    return FIGURES["pattern"](
+        arrays["pattern"],
+        about["steps"],
+        tokens=arrays["tokens"].tolist(),
+        title=f"attention of {folder.spec.task.name}, seed {folder.spec.seed}",
+    )
 
 
 def whole(rows: pd.DataFrame, metric: str, *coordinates: str) -> pd.DataFrame:

@@ -42,7 +42,13 @@ class Edit:
 class Tape:
     """Takes note of the sites it was asked for, and edits those it was told to, as the forward pass goes by."""
 
-    def __init__(self, record: Iterable[str] = (), edits: Iterable[Edit] = (), facts: dict[str, Tensor] | None = None, known: Iterable[str] = ()):
+    def __init__(
+        self,
+        record: Iterable[str] = (),
+        edits: Iterable[Edit] = (),
+        facts: dict[str, Tensor] | None = None,
+        known: Iterable[str] = (),
+    ):
         self.record = set(record)
         self.edits: dict[str, list[Edit]] = {}
         for edit in edits:

@@ -102,7 +102,7 @@ def inputs(batches: list[Batch], device: torch.device | str = "cpu", dtype: torc
     """One batch per member, stacked; all of one shape."""
     tokens = torch.from_numpy(np.stack([b.tokens for b in batches])).to(device, torch.int64)
     if batches[0].vectors is None:
-        return Inputs(tokens)
+        return Inputs(tokens.clamp_(min=0))  # padding stands at the right, where no scored position looks
     return Inputs(tokens, torch.from_numpy(np.stack([b.vectors for b in batches if b.vectors is not None])).to(device, dtype))
 
 

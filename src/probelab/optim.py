@@ -82,9 +82,10 @@ class Update:
         first.lerp_(grad, 1 - b1)
         second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
         if self.decay is not None and shared.name == "adamw":
-            theta.mul_(1 - rate * self.decay)
-        denominator = second.div(1 - b2 ** (step + 1)).sqrt_().add_(shared.eps)
-        theta.sub_(first.div(denominator).mul_(rate / (1 - b1 ** (step + 1))))
+            theta.addcmul_(rate * self.decay, theta, value=-1)
+        # theta -= rate * (first / c1) / (sqrt(second / c2) + eps), with c1 and c2 pulled out of the long rows
+        c1, c2 = 1 - b1 ** (step + 1), math.sqrt(1 - b2 ** (step + 1))
+        theta.addcdiv_(first, second.sqrt().add_(shared.eps * c2).mul_(-c1 / (c2 * rate)))
         return norms.tolist()
 
 

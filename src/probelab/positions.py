@@ -25,7 +25,7 @@ def turns(context: int, width: int, base: float, dtype: torch.dtype, device: tor
 
 def rotate(x: Tensor, base: float) -> Tensor:
     """Turn neighbouring pairs of `x [... pos head d]`, read as complex numbers, by their position (Su et al. 2021, RoPE)."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns(x.shape[-3], x.shape[-1], base, x.dtype, x.device)).flatten(-2)
 
 

@@ -18,7 +18,13 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of units just done."""
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(what, total=total)
             yield lambda done: progress.advance(task, done)
@@ -32,6 +38,10 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
             told = done_so_far * LINES // max(total, 1)
             spent = time.monotonic() - began
             left = spent * (total - done_so_far) / max(done_so_far, 1)
-            print(f"{what}: {done_so_far}/{total}, {spent:.0f} s spent, about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done_so_far}/{total}, {spent:.0f} s spent, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield advance

@@ -16,7 +16,9 @@ from probelab.subject import MEMORY, Run, Subject
 from synthetic_tasks.task import choose_from
 
 
-def measure(run: Run, what: str | Measure, steps: Sequence[int] | None = None, memory: int = MEMORY, device: str = "cpu") -> pd.DataFrame:
+def measure(
+    run: Run, what: str | Measure, steps: Sequence[int] | None = None, memory: int = MEMORY, device: str = "cpu"
+) -> pd.DataFrame:
     """The rows of a measure at `steps` (all kept steps, if None), measured now or read from the run's folder."""
     asked: Measure = choose_from("measure", what, MEASURES)() if isinstance(what, str) else what
     wanted = tuple(run.steps if steps is None else steps)
@@ -44,7 +46,9 @@ def rows_of(asked: Measure, subject: Subject) -> pd.DataFrame:
     return tidy(progress_of(subject.run, rows))
 
 
-def arrays(run: Run, what: str | Measure, steps: Sequence[int] | None = None, memory: int = MEMORY, device: str = "cpu") -> dict[str, Named]:
+def arrays(
+    run: Run, what: str | Measure, steps: Sequence[int] | None = None, memory: int = MEMORY, device: str = "cpu"
+) -> dict[str, Named]:
     """The arrays of a measure at `steps`, with their axes: computed now or read from the run's folder."""
     asked: Measure = choose_from("measure", what, MEASURES)() if isinstance(what, str) else what
     wanted = list(run.steps if steps is None else steps)
@@ -54,7 +58,12 @@ def arrays(run: Run, what: str | Measure, steps: Sequence[int] | None = None, me
         if about["steps"] == wanted:
             return {name: Named(tuple(about["axes"][name]), array) for name, array in found.items()}
     named = asked.arrays(Subject(run, wanted, memory, device))  # pyright: ignore[reportAttributeAccessIssue]
-    about = {"digest": run.spec.digest, "steps": wanted, "axes": {name: list(item.axes) for name, item in named.items()}, "measure": describe(asked)}
+    about = {
+        "digest": run.spec.digest,
+        "steps": wanted,
+        "axes": {name: list(item.axes) for name, item in named.items()},
+        "measure": describe(asked),
+    }
     save_arrays(path, {name: np.asarray(item.array) for name, item in named.items()}, about)
     return named
 

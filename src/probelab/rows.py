@@ -1,4 +1,4 @@
-"""What was found: rows, one number each with its coordinates, in Parquet files that hold the same bytes for the same rows."""
+"""What was found: rows, one number each with its coordinates, in Parquet; the same rows are the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = {"seed", "world", "data", "init", "step", "sequences", "tokens", "n", "l
 def tidy(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Rows as a table: reserved columns first, whole numbers as nullable Int64, free coordinates after."""
     table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    table = table[[c for c in RESERVED if c in table] + sorted(c for c in table if c not in RESERVED)]
+    table = table[[c for c in RESERVED if c in table] + sorted(str(c) for c in table if c not in RESERVED)]
     for column in table:
         if column in WHOLE:
             table[column] = table[column].astype("Int64")

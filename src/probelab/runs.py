@@ -1,4 +1,4 @@
-"""Where a run lies: a folder that can be read without this library (see SCHEMA.md), written so that it is never half true."""
+"""Where a run lies: a folder that can be read without this library (SCHEMA.md), and is never half written."""
 
 from __future__ import annotations
 
@@ -72,9 +72,11 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
             about = json.loads((file.metadata() or {}).get("probelab", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): it is truncated or not a safetensors file. Delete it and it is made again") from error
+        why = "it is truncated, or no safetensors file. Delete it and it is made again"
+        raise RunError(f"{path} cannot be read ({error}): {why}") from error
     if about.get("hash") != content_hash(arrays):
-        raise RunError(f"{path} was altered after it was written: its content does not match its hash. Delete it and it is made again")
+        why = "its content does not match its hash. Delete it and it is made again"
+        raise RunError(f"{path} was altered after it was written: {why}")
     return arrays, about
 
 
@@ -92,7 +94,10 @@ class Folder:
             raise RunError(f"{self.path} was written in format {version}, this version reads format {FORMAT}")
         self.spec: Spec = from_json(described["spec"], task)
         if described["digest"] != self.spec.digest:
-            raise RunError(f"{self.path}/spec.json was altered, or written by another version: its digest is {described['digest']}, its content gives {self.spec.digest}")
+            raise RunError(
+                f"{self.path}/spec.json was altered, or written by another version: "
+                f"its digest is {described['digest']}, its content gives {self.spec.digest}"
+            )
 
     @classmethod
     def create(cls, spec: Spec, root: str | Path) -> Folder:
@@ -147,7 +152,8 @@ class Folder:
             raise RunError(f"run {self.name} keeps no checkpoint at step {step}{near}; kept: {spoken(steps)}")
         arrays, about = load_arrays(self.checkpoint(step))
         if about.get("digest") != self.spec.digest or about.get("step") != step:
-            raise RunError(f"{self.checkpoint(step)} belongs to another run or step (it says {about.get('digest')}, step {about.get('step')})")
+            says = f"it says {about.get('digest')}, step {about.get('step')}"
+            raise RunError(f"{self.checkpoint(step)} belongs to another run or step ({says})")
         return arrays
 
     def save_weights(self, step: int, arrays: Arrays) -> None:
@@ -160,7 +166,9 @@ class Folder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise RunError(f"another process is writing to {self.path}: wait for it, or give another --out") from error
+                raise RunError(
+                    f"another process is writing to {self.path}: wait for it, or give another --out"
+                ) from error
             yield
 
 

@@ -20,8 +20,8 @@ class Transformer:
     heads       heads in every layer, or a tuple with the heads of each layer
     d_head      size of a head; d_model / heads if None
     d_mlp       hidden units of each block's MLP; 0 leaves attention only
-    norm        "layer" (with weight and bias), "plain" (parameter-free) or "none"; before each part and before the readout
-    positions   "relative" adds a learned vector per offset to the keys (Edelman et al. 2024), the others are the usual ones
+    norm        "layer" (with weight and bias), "plain" (parameter-free) or "none"; before each part and the readout
+    positions   "relative" adds a learned vector per offset to the keys (Edelman et al. 2024), the others are usual
     base        wavelength base of rotary and sinusoidal positions (Chan et al. 2022 use 30 for the latter)
     scaled      divide scores by sqrt(d_head); Reddy 2023 does not
     dropout     on the embedding, the attention pattern and what each part writes to the residual stream
@@ -67,10 +67,30 @@ class Transformer:
         for layer in range(self.layers):
             heads = self.heads_of(layer)
             require(heads >= 1, "heads", self.heads, "at least 1")
-            require(self.d_head is not None or self.d_model % heads == 0, "heads", heads, f"a divisor of d_model = {self.d_model}, or set d_head")
-            require(self.positions != "rotary" or self.head_size(layer) % 2 == 0, "d_head", self.head_size(layer), "even, for rotary positions")
-        require(self.positions != "sinusoidal" or self.d_model % 2 == 0, "d_model", self.d_model, "even, for sinusoidal positions")
-        require(not (self.tied and self.readout), "tied", self.tied, "False when there is a readout: its last width is not d_model")
+            require(
+                self.d_head is not None or self.d_model % heads == 0,
+                "heads",
+                heads,
+                f"a divisor of d_model = {self.d_model}, or set d_head",
+            )
+            require(
+                self.positions != "rotary" or self.head_size(layer) % 2 == 0,
+                "d_head",
+                self.head_size(layer),
+                "even, for rotary positions",
+            )
+        require(
+            self.positions != "sinusoidal" or self.d_model % 2 == 0,
+            "d_model",
+            self.d_model,
+            "even, for sinusoidal positions",
+        )
+        require(
+            not (self.tied and self.readout),
+            "tied",
+            self.tied,
+            "False when there is a readout: its last width is not d_model",
+        )
 
     def heads_of(self, layer: int) -> int:
         """Number of heads in a layer."""
@@ -87,7 +107,7 @@ GROUPS = ("embedding", "positions", "attention", "mlp", "norm", "bias", "readout
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How weights move. `weight_decay` acts on the parameter groups in `decayed`: decoupled in AdamW, as L2 in Adam and SGD.
+    """How weights move. `weight_decay` acts on the groups in `decayed`: decoupled in AdamW, as L2 in Adam and SGD.
 
     schedule   of the learning rate after `warmup` linear steps: "constant", "cosine" (to zero at step `horizon`) or
                "inverse_sqrt" (lr * sqrt(warmup / step), Chan et al. 2022)
@@ -120,7 +140,12 @@ class Optimizer:
         require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or None")
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
         if self.schedule == "cosine":
-            require(self.horizon is not None and self.horizon > self.warmup, "horizon", self.horizon, "a step after the warm-up, for a cosine schedule")
+            require(
+                self.horizon is not None and self.horizon > self.warmup,
+                "horizon",
+                self.horizon,
+                "a step after the warm-up, for a cosine schedule",
+            )
         if self.schedule == "inverse_sqrt":
             require(self.warmup > 0, "warmup", self.warmup, "at least 1, for an inverse square root schedule")
 
@@ -173,9 +198,13 @@ def dials(thing: Any) -> dict[str, Any]:
 
 
 def plain(thing: Any) -> Any:
-    """JSON-ready: dataclasses become dicts, tuples lists; fields declared float are floats, so that 1 and 1.0 are one choice."""
+    """JSON-ready: dataclasses become dicts, tuples lists; what is declared float is float: 1 and 1.0 are one choice."""
     if is_dataclass(thing) and not isinstance(thing, type):
-        return {f.name: plain(float(v) if is_float(f.type, v) else v) for f in fields(thing) for v in [getattr(thing, f.name)]}
+        return {
+            f.name: plain(float(v) if is_float(f.type, v) else v)
+            for f in fields(thing)
+            for v in [getattr(thing, f.name)]
+        }
     if isinstance(thing, (list, tuple)):
         return [plain(item) for item in thing]
     if isinstance(thing, dict):
@@ -186,7 +215,11 @@ def plain(thing: Any) -> Any:
 
 
 def is_float(annotation: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and str(annotation).split(" |")[0] in ("float", "<class 'float'>")
+    return (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and str(annotation).split(" |")[0] in ("float", "<class 'float'>")
+    )
 
 
 def canonical(value: Any) -> str:
@@ -217,10 +250,14 @@ def from_json(data: dict[str, Any], task: type[Task] | None = None) -> Spec:
     described = dict(data["task"])
     name, version = described.pop("name"), described.pop("version")
     if task is None and name not in TASKS:
-        raise ValueError(f"the task {name!r} does not ship with probelab: open the run with task=<its class>; shipped: {', '.join(TASKS)}")
+        shipped = ", ".join(TASKS)
+        raise ValueError(f"the task {name!r} does not ship with probelab ({shipped} do): open the run with task=<class>")
     kind = task or TASKS[name]
     if kind.version != version:
-        raise ValueError(f"the run was made by version {version} of the task {name!r}, this is version {kind.version}: install the version that made it, or train anew")
+        raise ValueError(
+            f"the run was made by version {version} of the task {name!r}, this is version {kind.version}: "
+            "install the version that made it, or train anew"
+        )
     model = dict(data["model"])
     build = choose_from("model kind", model.pop("kind"), MODELS)
     return Spec(
@@ -241,12 +278,15 @@ def tupled(data: dict[str, Any]) -> dict[str, Any]:
 def replace_all(spec: Spec, settings: dict[str, Any]) -> Spec:
     """The spec with dials turned by their dotted names: `{"task.states": 3, "optimizer.lr": 1e-3, "batch": 32}`."""
 
-
     for path, value in settings.items():
         room, _, dial = path.rpartition(".")
         if room:
             part = getattr(spec, choose("part of a run", room, ("task", "model", "optimizer")))
-            choose(f"dial of {getattr(part, 'name', room) if room == 'task' else room}", dial, [f.name for f in fields(part)])
+            choose(
+                f"dial of {getattr(part, 'name', room) if room == 'task' else room}",
+                dial,
+                [f.name for f in fields(part)],
+            )
             spec = replace(spec, **{room: replace(part, **{dial: value})})
         else:
             choose("setting", dial, ("batch", "data", "init"))
@@ -259,4 +299,6 @@ def flat(spec: Spec) -> dict[str, Any]:
     described = to_json(spec)
     rooms = {room: part for room, part in described.items() if isinstance(part, dict)}
     columns = {f"{room}.{dial}": value for room, part in rooms.items() for dial, value in part.items()}
-    return {name: canonical(value) if isinstance(value, list) else value for name, value in columns.items()} | {"batch": spec.batch}
+    return {name: canonical(value) if isinstance(value, list) else value for name, value in columns.items()} | {
+        "batch": spec.batch
+    }

@@ -82,7 +82,13 @@ class Job:
         return self.steps * self.spec.batch * self.spec.task.context * model.layers * model.d_model
 
 
-def plan(study: Study, preset: str = "quick", seeds: Seeds | None = None, settings: Mapping[str, list[Any]] | None = None, panel: str | None = None) -> list[Job]:
+def plan(
+    study: Study,
+    preset: str = "quick",
+    seeds: Seeds | None = None,
+    settings: Mapping[str, list[Any]] | None = None,
+    panel: str | None = None,
+) -> list[Job]:
     """The runs of a study. `settings` turn dials of every arm; several values of a dial make a grid of arms."""
     chosen = study.presets[choose(f"preset of the study {study.name}", preset, study.presets)]
     arms = dict(chosen.arms)

@@ -26,9 +26,17 @@ from synthetic_tasks import Batch, batch, stream
 
 LOG = ("loss", "grad_norm")
 Progress = Callable[[int], None]  # called with the number of steps just done
+Watch = Callable[[int, list[float]], None]  # called with the step and the loss of each member
 
 
-def grow(folders: Sequence[Folder], steps: int, keep: Iterable[int] = (), device: str = "cpu", progress: Progress | None = None) -> None:
+def grow(
+    folders: Sequence[Folder],
+    steps: int,
+    keep: Iterable[int] = (),
+    device: str = "cpu",
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> None:
     """Train the runs in `folders` together for `steps` steps, keeping the weights at the steps in `keep`.
 
     What is there already is not made again: training starts from the latest anchor before the first missing checkpoint,
@@ -42,7 +50,7 @@ def grow(folders: Sequence[Folder], steps: int, keep: Iterable[int] = (), device
         if progress:
             progress(steps - (span[1] - span[0] if span else 0))
         if span:
-            train(folders, *span, wanted, set(schedule.anchors(steps)), device, progress)
+            train(folders, *span, wanted, set(schedule.anchors(steps)), device, progress, watch)
         for folder in folders:
             if not folder.stopped and folder.length < steps:
                 write_json(folder.path / "done", {"steps": steps})
@@ -56,12 +64,17 @@ def check_stack(specs: Sequence[Spec]) -> None:
             "model": spec.model == first.model,
             "batch": spec.batch == first.batch,
             "task": type(spec.task) is type(first.task),
-            "shapes": shapes(spec.model, spec.task) == shapes(first.model, first.task) and spec.task.context == first.task.context,
-            "optimizer": replace(spec.optimizer, lr=1.0, weight_decay=0.0) == replace(first.optimizer, lr=1.0, weight_decay=0.0),
+            "shapes": shapes(spec.model, spec.task) == shapes(first.model, first.task)
+            and spec.task.context == first.task.context,
+            "optimizer": replace(spec.optimizer, lr=1.0, weight_decay=0.0)
+            == replace(first.optimizer, lr=1.0, weight_decay=0.0),
         }
         if not all(same.values()):
             parts = ", ".join(part for part, equal in same.items() if not equal)
-            raise ValueError(f"{spec.name} cannot be stacked with {first.name}: they differ in {parts}; members may differ in seeds, lr, weight_decay and dials that keep shapes")
+            raise ValueError(
+                f"{spec.name} cannot be stacked with {first.name}: they differ in {parts}; "
+                "members may differ in seeds, lr, weight_decay and dials that keep shapes"
+            )
 
 
 def what_is_missing(folders: Sequence[Folder], wanted: list[int], steps: int) -> tuple[int, int] | None:
@@ -78,7 +91,16 @@ def what_is_missing(folders: Sequence[Folder], wanted: list[int], steps: int) ->
     return max((step for step in anchors if step <= min(missing)), default=0), max(missing)
 
 
-def train(folders: Sequence[Folder], start: int, end: int, wanted: list[int], anchors: set[int], device: str, progress: Progress | None) -> None:
+def train(
+    folders: Sequence[Folder],
+    start: int,
+    end: int,
+    wanted: list[int],
+    anchors: set[int],
+    device: str,
+    progress: Progress | None,
+    watch: Watch | None,
+) -> None:
     """Steps `start` to `end` of the runs in `folders`, which are all at `start`."""
     specs = [folder.spec for folder in folders]
     spec = specs[0]
@@ -120,6 +142,8 @@ def train(folders: Sequence[Folder], start: int, end: int, wanted: list[int], an
                 log.append((values[member], norms[member]))
         if progress:
             progress(1)
+        if watch:
+            watch(step, values)
         if not any(alive):
             break
     else:
@@ -133,8 +157,8 @@ def member_losses(spec: Spec, flat: Flat, batches: list[Batch], device: str, dro
     """Cross-entropy of each member in nats per scored token: `[member]`."""
     targets = torch.from_numpy(np.stack([b.targets for b in batches])).to(device, torch.int64)
     logits = apply(spec.model, flat.params, inputs(batches, device), drop=drop)
-    nats = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=-1, reduction="none").view(len(batches), -1)
-    return torch.stack([row.sum() for row in nats]) / (targets >= 0).flatten(1).sum(1)
+    per_member = zip(logits.flatten(1, 2), targets.flatten(1), strict=True)
+    return torch.stack([F.cross_entropy(guess, truth, ignore_index=-1) for guess, truth in per_member])
 
 
 def dropout(specs: Sequence[Spec], step: int, device: str) -> Dropout:
@@ -166,11 +190,15 @@ def restore(folder: Folder, flat: Flat, update: Update, member: int, step: int) 
     return [(loss, norm) for loss, norm in arrays["log"].tolist()]
 
 
-def save_anchor(folder: Folder, flat: Flat, update: Update, member: int, step: int, log: list[tuple[float, float]]) -> None:
+def save_anchor(
+    folder: Folder, flat: Flat, update: Update, member: int, step: int, log: list[tuple[float, float]]
+) -> None:
     """Keep what continuing needs: parameters, moments and the log so far. The data needs nothing: it has addresses."""
     arrays = {"theta": flat.theta[member], **{f"moment.{k}": moment[member] for k, moment in enumerate(update.moments)}}
     saved = {name: array.cpu().numpy().copy() for name, array in arrays.items()}
-    save_arrays(folder.anchor(step), {**saved, "log": np.array(log, np.float64)}, {"digest": folder.spec.digest, "step": step})
+    save_arrays(
+        folder.anchor(step), {**saved, "log": np.array(log, np.float64)}, {"digest": folder.spec.digest, "step": step}
+    )
 
 
 def write_log(folder: Folder, log: list[tuple[float, float]]) -> None:
@@ -193,7 +221,15 @@ def write_env(folder: Folder, device: str) -> None:
     """What the run was made with. The one file that may differ between two machines."""
     write_json(
         folder.path / "env.json",
-        {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "device": device, "threads": torch.get_num_threads(), "machine": platform.machine(), "commit": os.environ.get("PROBELAB_COMMIT", "")},
+        {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+            "commit": os.environ.get("PROBELAB_COMMIT", ""),
+        },
     )
 
 

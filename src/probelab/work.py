@@ -1,7 +1,7 @@
 """One function that executes a list of runs, in this process or, as `python -m probelab.work`, in a worker.
 
-A worker reads one JSON line per stack of jobs from its standard input and answers with JSON lines of progress. It ends when
-its parent does, because its input then closes. Nothing but JSON crosses, so that a cluster can speak the same way.
+A worker reads one JSON line per stack of jobs from its standard input and answers with JSON lines of progress. It ends
+when its parent does, because its input then closes. Nothing but JSON crosses, so that a cluster can speak the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from probelab.train import grow
 Report = Callable[[str, int], None]  # ("train" or "measure", units of work just done)
 
 
-def work(jobs: Sequence[Job], root: Path, memory: int = MEMORY, device: str = "cpu", report: Report | None = None) -> None:
+def work(
+    jobs: Sequence[Job], root: Path, memory: int = MEMORY, device: str = "cpu", report: Report | None = None
+) -> None:
     """Grow the runs of `jobs` together as one stack, then measure each; skip what is there already."""
     report = report or (lambda kind, done: None)
     folders = [Folder.create(job.spec, root) for job in jobs]
@@ -55,12 +57,24 @@ def finished(job: Job, root: Path) -> bool:
 
 def job_to_json(job: Job) -> dict[str, Any]:
     """A job as JSON-ready data."""
-    return {"arm": job.arm, "spec": to_json(job.spec), "steps": job.steps, "keep": list(job.keep), "measures": [describe(m) for m in job.measures]}
+    return {
+        "arm": job.arm,
+        "spec": to_json(job.spec),
+        "steps": job.steps,
+        "keep": list(job.keep),
+        "measures": [describe(m) for m in job.measures],
+    }
 
 
 def job_from_json(data: dict[str, Any]) -> Job:
     """The job that `job_to_json` described."""
-    return Job(data["arm"], from_json(data["spec"]), data["steps"], tuple(data["keep"]), tuple(measure_from_json(m) for m in data["measures"]))
+    return Job(
+        data["arm"],
+        from_json(data["spec"]),
+        data["steps"],
+        tuple(data["keep"]),
+        tuple(measure_from_json(m) for m in data["measures"]),
+    )
 
 
 def measure_from_json(data: dict[str, Any]) -> Measure:
@@ -92,7 +106,13 @@ def main() -> None:
             order = json.loads(stacks.pop(0))
         try:
             jobs = [job_from_json(job) for job in order["jobs"]]
-            work(jobs, Path(order["root"]), order["memory"], order["device"], lambda kind, done: say(kind=kind, done=done))
+            work(
+                jobs,
+                Path(order["root"]),
+                order["memory"],
+                order["device"],
+                lambda kind, done: say(kind=kind, done=done),
+            )
             say(kind="finished")
         except (RunError, ValueError, OSError) as error:
             say(kind="error", text=str(error))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from probelab.studies.induction import INDUCTION
 from probelab.studies.markov import MARKOV
 from probelab.study import Study
 
-STUDIES: dict[str, Study] = {"markov": MARKOV}
+STUDIES: dict[str, Study] = {"markov": MARKOV, "induction": INDUCTION}
