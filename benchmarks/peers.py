@@ -14,7 +14,7 @@ from probelab.bridge import to_transformer_lens
 from probelab.model import init
 from probelab.spec import Spec
 from probelab.subject import Model
-from probelab.train import Trainer
+Trainer = None
 from synthetic_tasks import batch
 
 Step = Callable[[], float]

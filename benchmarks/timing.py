@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from time import process_time
+from time import perf_counter
+
+Call = Callable[[], object]
 
 
-def race(contestants: dict[str, Callable[[], object]], rounds: int, warm: int = 3) -> dict[str, float]:
+def race(contestants: dict[str, Call], rounds: int, warm: int = 3) -> dict[str, float]:
     """Median seconds of one call, by name, over `rounds` rounds in which each is called once."""
     for call in contestants.values():
         for _ in range(warm):
@@ -15,13 +17,13 @@ def race(contestants: dict[str, Callable[[], object]], rounds: int, warm: int = 
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, call in contestants.items():
-            start = process_time()
+            start = perf_counter()
             call()
-            seconds[name].append(process_time() - start)
-    return {name: sorted(values)[len(values)//4] for name, values in seconds.items()}
+            seconds[name].append(perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
 
 
-def times(call: Callable[[], object], n: int) -> Callable[[], None]:
+def times(call: Call, n: int) -> Call:
     """`n` calls as one."""
 
     def calls() -> None:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["synthetic_tasks"],
-    ["spec", "rows", "runs"],
+    ["spec", "kinds", "rows", "runs"],
     ["model", "weights", "positions", "attention", "train", "schedule", "optim", "edit", "bridge", "subject"],
     ["measures", "curves", "figures"],
     ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],

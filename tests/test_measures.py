@@ -315,6 +315,13 @@ def test_patterns_are_what_the_model_looks_at(run: Run):
         Patterns(shown=16)
 
 
+def test_the_pattern_shown_is_of_the_sequence_that_varies_most(run: Run):
+    drawn = Subject(run).batch(16).tokens
+    shown = Patterns().arrays(Subject(run))["tokens"].array
+    spread = [np.bincount(row, minlength=run.spec.task.vocab).max() for row in drawn]
+    assert np.bincount(shown).max() == min(spread) and not np.array_equal(shown, drawn[0])
+
+
 def test_missing_heads_are_nan():
     spec = replace(TINY, heads=(1, 2))
     pattern = Patterns().arrays(random_subject(CHAIN, spec, steps=1))["pattern"].array[0]

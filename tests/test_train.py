@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probelab import train as training
 from probelab.runs import Folder, RunError, content_hash
 from probelab.schedule import anchors, kept
 from probelab.spec import Optimizer, Spec, Transformer
@@ -94,7 +93,7 @@ def test_a_run_may_grow_in_length_and_in_checkpoints(tmp_path: Path, undisturbed
 def test_nothing_is_trained_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder.create(SPEC, tmp_path)
     grow([folder], STEPS, KEEP)
-    monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(sys.modules["probelab.train"], "train", lambda *a, **k: pytest.fail("trained again"))
     done: list[int] = []
     grow([folder], STEPS, KEEP, progress=done.append)
     assert sum(done) == STEPS, "progress adds up whether work is new or reused"

@@ -20,7 +20,7 @@ from probelab.study import Study
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "src" / "probelab" / "examples"
 KEPT = ["arm", "run", "seed", "step", "sequences", "tokens", "measure", "metric", "value", "strategy", "layer", "head", "pos"]
-METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_accuracy", "previous_token", "prefix_matching"]
+METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_oracle", "previous_token", "prefix_matching"]
 
 
 def record(study: str, runs: Path) -> None:

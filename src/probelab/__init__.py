@@ -12,7 +12,9 @@ Names are loaded when they are first used, so that `import probelab` is quick.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ __all__ = [
     "measure",
     "measures",
     "open",
+    "oracle_losses",
     "runs",
     "table",
     "train",
@@ -72,3 +75,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class Facade(ModuleType):
+    """Keeps `lab.train` the function that it is: importing the module probelab.train would hide it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and any(name in names for names in HOMES.values())):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Facade

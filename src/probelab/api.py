@@ -16,16 +16,16 @@ from probelab.runs import Folder, home, run_folders
 from probelab.schedule import kept
 from probelab.spec import Optimizer, Spec, Transformer
 from probelab.subject import Run, unseen
-from probelab.train import grow
+from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
-from synthetic_tasks.task import choose
+from synthetic_tasks.task import choose, require
 
 __all__ = ["arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"]
 EXAMPLES = Path(__file__).parent / "examples"
 
 
 def train(
-    task: Task,
+    task: Task | Spec,
     model: Transformer | None = None,
     steps: int = 1000,
     *,
@@ -40,15 +40,23 @@ def train(
 ) -> Run:
     """Train one model and return its run; what is on disk already is not trained again.
 
+    task      or a whole `lab.Spec`, which says model, optimizer, batch and each seed itself
     keep      steps whose weights are kept; sixteen a decade in log spacing, if None
     seed      world, data and init at once; if None, the task's own world, and 0 for the others
     progress  True shows a bar; a function is called with the number of steps just done
-    watch     called with each step and its loss, such as `lab.LiveCurve`
+    watch     called with each step and its loss, such as `lab.LiveCurve`; also for the steps that were trained before
     """
-    spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch)
+    if isinstance(task, Spec):
+        spec = task
+        require(
+            model is None and optimizer is None, "task", spec, "a task, where model or optimizer are given beside it"
+        )
+    else:
+        spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch)
     spec = spec if seed is None else spec.seeded(seed)
+    steps_kept = kept(steps) if keep is None else tuple(keep)
+    check(spec, steps, steps_kept, device)
     folder = Folder.create(spec, home(out) / "runs")
-    steps_kept = kept(steps) if keep is None else keep
     each = None if watch is None else lambda step, losses: watch(step, losses[0])
     if progress is True:
         from probelab.progress import bar
@@ -57,7 +65,7 @@ def train(
             grow([folder], steps, steps_kept, device, advance, each)
     else:
         grow([folder], steps, steps_kept, device, progress or None, each)
-    return Run(folder.path, type(task))
+    return Run(folder.path, type(spec.task))
 
 
 def open(path: str | Path, task: type[Task] | None = None) -> Run:

@@ -12,7 +12,7 @@ from torch import Tensor
 from probelab.edit import Tape
 from probelab.positions import future, relative_scores, rotate
 from probelab.spec import Transformer
-from probelab.weights import Params, behind_norm, linear, norm
+from probelab.weights import Params, linear, norm
 
 Dropout = Callable[[str, Tensor], Tensor]
 
@@ -47,19 +47,19 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
 def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:
     """Queries, keys and values `[member batch pos head d_head]`. Each head's own input is a site too, before normalisation."""
     here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
-    weight, bias = behind_norm(p, f"blocks.{layer}.ln1", p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV"))
+    weight, bias, before = p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV"), f"blocks.{layer}.ln1"
     inputs = [f"blocks.{layer}.hook_{name}_input" for name in "qkv"]
     if tape.wants(*inputs):
         split = [tape(site, repeat(x, "... pos d -> ... pos head d", head=heads)) for site in inputs]
         weights = weight.chunk(3, -1)
         parts = [
-            (norm(spec.norm, part).unsqueeze(-2) @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)).squeeze(-2)
+            (norm(spec.norm, p, before, part).unsqueeze(-2) @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)).squeeze(-2)
             for part, w in zip(split, weights, strict=True)
         ]
         if bias is not None:
             parts = [part + rearrange(b, "member (head e) -> member 1 1 head e", head=heads) for part, b in zip(parts, bias.chunk(3, -1), strict=True)]
     else:
-        parts = linear(norm(spec.norm, x), weight, bias).unflatten(-1, (3, heads, -1)).unbind(-3)
+        parts = linear(norm(spec.norm, p, before, x), weight, bias).unflatten(-1, (3, heads, -1)).unbind(-3)
     return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
 
 

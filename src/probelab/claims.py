@@ -66,17 +66,17 @@ def judge(claim: Claim, table: pd.DataFrame, barred: str = "") -> Judged:
     """
     try:
         estimate = claim.quantity(table)
-    except (ValueError, KeyError) as error:
+        unmet = [sentence for sentence, met in claim.preconditions if not met(table)]
+    except (ValueError, LookupError) as error:
         return Judged(claim, NOTHING, "undecided", f"cannot be computed from these rows: {error}")
     if barred:
         return Judged(claim, estimate, "undecided", barred)
     if estimate.n < claim.least:
         return Judged(claim, estimate, "undecided", f"n = {estimate.n}, needs {claim.least}; run --preset full")
-    for sentence, met in claim.preconditions:
-        if not met(table):
-            return Judged(claim, estimate, "undecided", f"precondition not met: {sentence}")
-    if not (math.isfinite(estimate.value) and not math.isnan(estimate.lo) and not math.isnan(estimate.hi)):
-        return Judged(claim, estimate, "undecided", "no finite estimate")
+    if unmet:
+        return Judged(claim, estimate, "undecided", f"precondition not met: {unmet[0]}")
+    if any(math.isnan(end) for end in estimate[:3]):
+        return Judged(claim, estimate, "undecided", "no estimate")
     low, high = claim.region
     if low <= estimate.lo and estimate.hi <= high:
         return Judged(claim, estimate, "held")
@@ -107,10 +107,12 @@ def card(judged: list[Judged]) -> str:
     lines = ["| claim | here (95 % interval) | region | published | verdict |", "| --- | --- | --- | --- | --- |"]
     for claim, estimate, verdict, reason in judged:
         low, high = claim.region
-        region = f"≤ {high:g}" if low == -math.inf else f"≥ {low:g}" if high == math.inf else f"{low:g} to {high:g}"
-        here = f"{number(estimate.value)} ({number(estimate.lo)} to {number(estimate.hi)}), n = {estimate.n}"
+        ends = f"{number(low)} to {number(high)}"
+        region = f"≤ {number(high)}" if low == -math.inf else f"≥ {number(low)}" if high == math.inf else ends
+        interval = f"({number(estimate.lo)} to {number(estimate.hi)})"
+        here = " ".join(filter(None, (number(estimate.value), claim.unit, interval))) + f", n = {estimate.n}"
         told = f"**{verdict}**" + (f" ({reason})" if reason else "")
-        cells = (f"{claim.sentence} *{claim.source}*", f"{here} {claim.unit}", f"{region} {claim.unit}")
+        cells = (f"{claim.sentence} *{claim.source}*", here, f"{region} {claim.unit}".strip())
         lines.append("| " + " | ".join((*cells, claim.published, told)) + " |")
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+INTERRUPTED = 130  # the exit code of Ctrl-C
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -52,32 +54,32 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
 ) -> None:
     """Train, measure, draw and verify a study. The same command continues what was interrupted."""
-    from probelab.conduct import conclude, execute
+    from probelab.conduct import conclude, execute, merged
     from probelab.progress import bar
     from probelab.runs import home
-    from probelab.work import finished
+    from probelab.work import check_jobs, finished
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
-    root = home(out) / "runs"
-    missing = [job for job in plan if not finished(job, root)]
+    root, workers = home(out) / "runs", cores() if jobs is None else positive("--jobs", jobs)
+    positive("--stack", stack)
+    bytes_held = size(memory)
+    check_jobs(plan, device)
+    missing = [job for job in merged(plan) if not finished(job, root)]
     steps, checkpoints = sum(job.steps for job in plan), sum(len(job.keep) for job in plan)
     print(
         f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
         f"{checkpoints} checkpoints x {len(chosen.measures)} measures\n"
         f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; "
-        f"{len(plan) - len(missing)} of {len(plan)} runs are there already",
+        f"{len(merged(plan)) - len(missing)} of {len(merged(plan))} runs are there already",
         flush=True,
     )
     if dry_run:
-        print("\n".join(f"  {'have' if job not in missing else 'make'} {job.spec.name}" for job in plan))
+        print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in merged(plan)))
         return
-    workers = cores() if jobs is None else positive("--jobs", jobs)
     if missing:
         total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
         with bar(chosen.name, total) as advance:
-            execute(
-                plan, root, workers, positive("--stack", stack), size(memory), device, lambda kind, done: advance(done)
-            )
+            execute(plan, root, workers, stack, bytes_held, device, lambda kind, done: advance(done))
     show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 
@@ -116,11 +118,9 @@ def draw(
 @app.command()
 def tasks(task: Annotated[str | None, typer.Argument(help="One task; all, if left out.")] = None) -> None:
     """The gallery: an annotated sample of each task, its dials, its presets."""
-    from synthetic_tasks import TASKS, gallery
-    from synthetic_tasks.task import choose
+    from synthetic_tasks import describe, gallery
 
-    for name in [choose("task", task, TASKS)] if task else TASKS:
-        print(gallery.page(TASKS[name]))
+    print(describe(task) if task else gallery())
 
 
 @app.command()
@@ -138,7 +138,8 @@ def generate(
     """Write a dataset with its card. The same command continues, and gives the same bytes."""
     from probelab.progress import bar
     from probelab.study import parse_settings
-    from synthetic_tasks import TASKS, export
+    from synthetic_tasks import TASKS
+    from synthetic_tasks import generate as write_dataset
     from synthetic_tasks.task import choose_from, turn
     from synthetic_tasks.task import preset as by_paper
 
@@ -148,7 +149,14 @@ def generate(
     chosen = turn(chosen, **{"world": world, **dials})
     splits = tuple(split.split(","))
     with bar(f"generating {task}", n * len(splits)) as advance:
-        export.generate(chosen, out, splits, n, seed, format, advance)
+        reached = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal reached
+            advance(done - reached)
+            reached = done
+
+        write_dataset(chosen, out, splits, n, seed, format, progress=progress)
     print(f"{out}/README.md says what was asked and what was measured")
 
 
@@ -171,29 +179,18 @@ def train(
     from synthetic_tasks import TASKS
     from synthetic_tasks.task import choose_from
 
-    spec = Spec(choose_from("task", task, TASKS)(), Transformer(), Optimizer(), batch=batch)
+    spec = Spec(choose_from("task", task, TASKS)(), Transformer(), Optimizer(), batch=batch).seeded(seed)
     turned = {"task": settings, "model": model, "optimizer": optimizer}
     dials = {
         f"{room}.{dial}": one(dial, values)
         for room, texts in turned.items()
         for dial, values in parse_settings(texts or []).items()
     }
-    spec = replace_all(spec, dials)
-    run = api.train(
-        spec.task,
-        spec.model,
-        positive("--steps", steps),
-        optimizer=spec.optimizer,
-        batch=batch,
-        seed=seed,
-        device=device,
-        out=out,
-    )
+    run = api.train(replace_all(spec, dials), steps=positive("--steps", steps), device=device, out=out)
     print(run.path)
     if run.stopped:
-        raise ValueError(
-            f"stopped at step {run.stopped['step']}: {run.stopped['reason']}; the checkpoints up to there are kept"
-        )
+        step, reason = run.stopped["step"], run.stopped["reason"]
+        raise ValueError(f"stopped at step {step}: {reason}; the last good checkpoint, of step {run.last}, is kept")
     print(f"next: probelab measure {run.path} loss")
 
 
@@ -207,23 +204,19 @@ def measure(
 ) -> None:
     """Measure a run at its checkpoints and print the last rows."""
     from probelab import api
+    from probelab.kinds import build
     from probelab.measures import MEASURES
-    from probelab.study import label, parse_seeds, parse_settings
-    from synthetic_tasks.task import choose, choose_from
+    from probelab.record import arrays_of, recorded
+    from probelab.study import parse_range, parse_settings
+    from synthetic_tasks.task import choose_from
 
-    kind = choose_from("measure", what, MEASURES)
-    dials = {
-        choose(f"dial of the measure {what}", dial, kind.__dataclass_fields__): one(dial, values)
-        for dial, values in parse_settings(settings or []).items()
-    }
-    opened, asked = api.open(run), kind(**dials)
-    rows = api.measure(opened, asked, parse_seeds(steps) if steps else None, size(memory))
-    print(
-        rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False)
-        if len(rows)
-        else "arrays only"
-    )
-    print(opened.path / ("rows" if len(rows) else "arrays") / label(asked))
+    dials = {dial: one(dial, values) for dial, values in parse_settings(settings or []).items()}
+    asked = build(f"the measure {what}", choose_from("measure", what, MEASURES), dials)
+    opened = api.open(run)
+    rows = api.measure(opened, asked, parse_range("--steps", steps) if steps else None, size(memory))
+    if len(rows):
+        print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False))
+    print(recorded(opened, asked) if len(rows) else arrays_of(opened, asked))
 
 
 @app.command()
@@ -233,13 +226,17 @@ def runs(
     ] = None,
 ) -> None:
     """What is there: spec, steps, size, state."""
-    from probelab.runs import Folder, home, run_folders
+    from probelab.runs import Folder, RunError, home, run_folders
 
     paths = run_folders(home(folder))
     if not paths:
         print(f"no runs in {home(folder)}")
     for path in paths:
-        run = Folder(path)
+        try:
+            run = Folder(path)
+        except RunError as error:
+            print(f"{path.name}  cannot be opened: {error}")
+            continue
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
         state = "done" if run.length else "unfinished"
         if run.stopped:
@@ -254,12 +251,13 @@ def planned(
     """A study, its jobs, and why its claims would not be judged."""
     from probelab.conduct import barred
     from probelab.studies import STUDIES
-    from probelab.study import parse_seeds, parse_settings, plan
+    from probelab.study import parse_range, parse_settings, plan
     from synthetic_tasks.task import choose_from
 
     chosen = choose_from("study", study, STUDIES)
-    jobs = plan(chosen, preset, parse_seeds(seeds) if seeds else None, parse_settings(settings or []), panel)
-    return chosen, jobs, barred(chosen, preset, [job.spec.seed for job in jobs], bool(settings))
+    wanted = parse_range("--seeds", seeds) if seeds else None
+    jobs = plan(chosen, preset, wanted, parse_settings(settings or []), panel)
+    return chosen, jobs, barred(chosen, preset, [job.seed for job in jobs], bool(settings))
 
 
 def show(study: Any, outcome: Any, out: Path) -> None:
@@ -269,6 +267,7 @@ def show(study: Any, outcome: Any, out: Path) -> None:
     for claim, estimate, verdict, reason in outcome.judged:
         interval = f"{number(estimate.value)} ({number(estimate.lo)} to {number(estimate.hi)}) {claim.unit}".strip()
         print(f"{verdict:>9}  {claim.sentence}  [{interval}, n = {estimate.n}]" + (f"  {reason}" if reason else ""))
+    print("".join(f"{sentence}\n" for sentence in outcome.stopped), end="")
     print(f"report card: {out / 'figures' / study.name / 'report.md'}")
     for path in outcome.files:
         if path.suffix in (".html", ".png"):
@@ -302,21 +301,20 @@ def size(text: str) -> int:
     """`2GiB` in bytes."""
     units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
     for unit, factor in units.items():
-        if text.endswith(unit):
-            try:
-                return max(1, int(float(text.removesuffix(unit)) * factor))
-            except ValueError:
-                break
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+            return max(1, int(float(number) * factor))
     raise ValueError(f"--memory {text!r} is not a size like 2GiB or 512MiB")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command, with a user's mistake told in one line instead of a traceback."""
     try:
-        app(standalone_mode=True)
+        app(arguments)
     except (ValueError, OSError, MemoryError) as error:
         print(f"probelab: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nprobelab: interrupted; the same command continues where it was", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as exit:
+        if exit.code == INTERRUPTED:
+            print("\nprobelab: interrupted; the same command continues where it was", file=sys.stderr)
+        raise

@@ -39,9 +39,10 @@ def opened(what: str, out: str | Path | None) -> Folder:
     """A run by its path, or by its name among the results."""
     inside = home(out) / "runs" / what
     if not Path(what).exists() and not inside.exists():
-        known = [path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet")]
-        here = ", ".join(sorted(known)) or "none"
-        raise RunError(f"{what!r} is neither a run folder nor a reproduced study; studies here: {here}")
+        known = sorted(path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet"))
+        if not known:
+            raise RunError(f"{what!r} is no run folder, and no study has been reproduced in {home(out)}")
+        choose("run folder or reproduced study", what, known)
     return Folder(inside if inside.exists() else what)
 
 

@@ -13,7 +13,7 @@ from probelab.attention import Dropout, attend
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
 from probelab.spec import Transformer
-from probelab.weights import Params, behind_norm, embed, linear, norm
+from probelab.weights import Params, embed, linear, norm
 from synthetic_tasks import Batch, Task, stream
 from synthetic_tasks.task import choose_from
 
@@ -115,7 +115,7 @@ def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dr
     """Logits `[member batch pos outputs]` in the order of the sites; `drop` zeroes parts of a site's value while training."""
 
     def normed_linear(value: Tensor, name: str, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return linear(norm(spec.norm, value), *behind_norm(p, name, weight, bias))
+        return linear(norm(spec.norm, p, name, value), weight, bias)
 
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     for layer in range(spec.layers):

@@ -17,7 +17,7 @@ LANE = 16  # floats; segments start on this boundary so that a member's arithmet
 
 
 class Flat:
-    """A stack of models in one buffer. `params[name]` `[member ...]` are views; their gradients gather in `grad`."""
+    """A stack of models in one buffer. `params[name]` `[member ...]` are views, and so are their gradients in `grad`."""
 
     def __init__(self, table: dict[str, Shape], members: int, device: torch.device | str = "cpu"):
         self.table, self.slices, end = table, {}, 0
@@ -27,14 +27,16 @@ class Flat:
             end += -(-size // LANE) * LANE
         self.theta = torch.zeros(members, end, device=device)
         self.grad = torch.zeros_like(self.theta)
-        self.params: Params = {}
-        for name in table:
-            self.params[name] = self.view(self.theta, name).requires_grad_()
-            self.params[name].grad = self.view(self.grad, name)
+        self.params: Params = {name: self.view(self.theta, name).requires_grad_() for name in table}
+        self.grads = [self.view(self.grad, name) for name in table]
 
     def view(self, buffer: Tensor, name: str) -> Tensor:
         """One parameter of every member: `[member ...]`."""
         return buffer[:, self.slices[name]].unflatten(1, self.table[name].shape).detach()
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss with respect to all parameters, into `grad`."""
+        torch._foreach_copy_(self.grads, torch.autograd.grad(loss, list(self.params.values())))
 
     def load(self, member: int, arrays: dict[str, np.ndarray]) -> None:
         """Set one member's parameters."""

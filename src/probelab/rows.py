@@ -42,7 +42,8 @@ def load_rows(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Delete it and it is made again") from error
+        why = "it is truncated, or no Parquet file. Delete it and it is made again"
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): {why}") from error
 
 
 def coordinates(folder: Folder) -> dict[str, Any]:

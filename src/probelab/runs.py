@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,14 @@ def home(out: str | Path | None = None) -> Path:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: to a neighbour, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(f"could not write {path}: {error.strerror}; what was there before is untouched") from error
 
 
@@ -92,11 +93,14 @@ class Folder:
             raise RunError(f"{self.path} is not a run folder: it has no readable spec.json") from error
         if version != FORMAT:
             raise RunError(f"{self.path} was written in format {version}, this version reads format {FORMAT}")
-        self.spec: Spec = from_json(described["spec"], task)
-        if described["digest"] != self.spec.digest:
+        try:
+            self.spec: Spec = from_json(described["spec"], task)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path} cannot be opened: {error}") from error
+        if described.get("digest") != self.spec.digest:
             raise RunError(
                 f"{self.path}/spec.json was altered, or written by another version: "
-                f"its digest is {described['digest']}, its content gives {self.spec.digest}"
+                f"its digest is {described.get('digest')}, its content gives {self.spec.digest}"
             )
 
     @classmethod
@@ -134,8 +138,8 @@ class Folder:
     def note(self, name: str) -> dict[str, Any]:
         """A small JSON file of the folder, or an empty dict."""
         try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
+            return dict(json.loads((self.path / name).read_text()))
+        except (OSError, ValueError, TypeError):
             return {}
 
     def checkpoint(self, step: int) -> Path:
@@ -146,30 +150,48 @@ class Folder:
 
     def weights(self, step: int) -> Arrays:
         """The parameters at a kept step, by name."""
-        if not self.checkpoint(step).exists():
-            steps = self.steps
-            near = f"; the nearest is {min(steps, key=lambda s: abs(s - step))}" if steps else ""
-            raise RunError(f"run {self.name} keeps no checkpoint at step {step}{near}; kept: {spoken(steps)}")
+        self.check_kept(step)
         arrays, about = load_arrays(self.checkpoint(step))
         if about.get("digest") != self.spec.digest or about.get("step") != step:
             says = f"it says {about.get('digest')}, step {about.get('step')}"
             raise RunError(f"{self.checkpoint(step)} belongs to another run or step ({says})")
         return arrays
 
+    def check_kept(self, *steps: int) -> None:
+        """Raise unless the weights at these steps are kept."""
+        kept = self.steps
+        for step in steps:
+            if step not in kept:
+                near = f"; the nearest is {min(kept, key=lambda s: abs(s - step))}" if kept else ""
+                raise RunError(f"run {self.name} keeps no checkpoint at step {step}{near}; kept: {spoken(kept)}")
+
     def save_weights(self, step: int, arrays: Arrays) -> None:
         save_arrays(self.checkpoint(step), arrays, {"digest": self.spec.digest, "step": step})
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for writing; the lock dies with its holder."""
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"another process is writing to {self.path}: wait for it, or give another --out"
-                ) from error
+    def lock(self, room: str = "") -> Iterator[None]:
+        """Hold the folder for training, or its room `rows` for measuring; the lock dies with its holder."""
+        (self.path / room).mkdir(exist_ok=True)
+        handle = os.open(self.path / room, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for part in self.path.rglob(".*.part"):
+                sweep(part)
             yield
+        except BlockingIOError as error:
+            raise RunError(f"another process is writing to {self.path}: wait for it, or give another --out") from error
+        finally:
+            os.close(handle)
+
+
+def sweep(part: Path) -> None:
+    """Remove what a killed process had half written; its number is in the name."""
+    try:
+        os.kill(int(part.suffixes[-2][1:]), 0)
+    except ProcessLookupError:
+        part.unlink(missing_ok=True)
+    except (ValueError, IndexError, OSError):
+        return
 
 
 def steps_in(folder: Path) -> list[int]:

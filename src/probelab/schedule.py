@@ -12,7 +12,7 @@ def kept(steps: int, per_decade: int = 16, every: int | None = None) -> tuple[in
 
     Sixteen a decade places a switch to within 15 % of its step.
     """
-    require(steps >= 0, "steps", steps, "0 or more")
+    require(isinstance(steps, int) and steps >= 0, "steps", steps, "a whole number, 0 or more")
     require(per_decade >= 1, "per_decade", per_decade, "at least 1")
     require(every is None or every >= 1, "every", every, "at least 1, or None")
     decades = math.log10(max(steps, 1))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+import math
+import re
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
+from probelab.kinds import build, dials, plain, settle
 from synthetic_tasks import TASKS, Task
 from synthetic_tasks.task import choose, choose_from, require
 
@@ -48,22 +51,16 @@ class Transformer:
     attention: Literal["fused", "explicit"] = "fused"
 
     def __post_init__(self) -> None:
+        settle(self)
         require(self.layers >= 1, "layers", self.layers, "at least 1")
         require(self.d_model >= 1, "d_model", self.d_model, "at least 1")
         require(self.d_mlp >= 0, "d_mlp", self.d_mlp, "0 (attention only) or more")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to, not including, 1")
         require(self.base > 1, "base", self.base, "above 1")
-        for dial, known in [
-            ("activation", ("gelu", "relu")),
-            ("norm", ("layer", "plain", "none")),
-            ("positions", ("learned", "rotary", "sinusoidal", "relative", "none")),
-            ("attention", ("fused", "explicit")),
-        ]:
-            choose(dial, getattr(self, dial), known)
-        if isinstance(self.heads, (list, tuple)):
-            object.__setattr__(self, "heads", tuple(self.heads))
+        require(self.d_head is None or self.d_head >= 1, "d_head", self.d_head, "at least 1, or None")
+        require(all(width >= 1 for width in self.readout), "readout", self.readout, "widths of at least 1")
+        if isinstance(self.heads, tuple):
             require(len(self.heads) == self.layers, "heads", self.heads, f"one number, or {self.layers} (one a layer)")
-        object.__setattr__(self, "readout", tuple(self.readout))
         for layer in range(self.layers):
             heads = self.heads_of(layer)
             require(heads >= 1, "heads", self.heads, "at least 1")
@@ -102,6 +99,7 @@ class Transformer:
 
 
 MODELS: dict[str, type] = {"transformer": Transformer}
+PARTS = ("task", "model", "optimizer")
 GROUPS = ("embedding", "positions", "attention", "mlp", "norm", "bias", "readout")
 
 
@@ -127,14 +125,13 @@ class Optimizer:
     horizon: int | None = None
 
     def __post_init__(self) -> None:
-        choose("optimiser", self.name, ("adamw", "adam", "sgd"))
-        choose("learning-rate schedule", self.schedule, ("constant", "cosine", "inverse_sqrt"))
-        object.__setattr__(self, "betas", tuple(self.betas))
-        object.__setattr__(self, "decayed", tuple(self.decayed))
+        settle(self)
         for group in self.decayed:
             choose("parameter group", group, GROUPS)
+        require(self.horizon is None or self.horizon >= 1, "horizon", self.horizon, "at least 1, or None")
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers from 0 up to, not including, 1")
+        require(self.eps > 0, "eps", self.eps, "above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 up to, not including, 1")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or None")
@@ -162,7 +159,10 @@ class Spec:
     init: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        for dial, value in dials(self.task).items():
+            require(not isinstance(value, float) or math.isfinite(value), dial, value, "a finite number")
 
     def seeded(self, seed: int) -> Spec:
         """The same choice with all three seeds set."""
@@ -181,45 +181,15 @@ class Spec:
     @property
     def name(self) -> str:
         """`<task>-<dials that differ>-<seed>-<digest>`, so that a human can read a listing of run folders."""
-        turned = [f"{k}={v}" for k, v in dials(self.task).items() if k != "world" and v != field_default(self.task, k)]
-        turned += [f"{k}={v}" for k, v in dials(self.model).items() if v != field_default(self.model, k)]
-        text = "-".join(turned).replace("(", "").replace(")", "").replace(", ", "+").replace("/", "_").replace("'", "")
-        return "-".join(part for part in (self.task.name, text[:80].rstrip("-"), str(self.seed), self.digest) if part)
-
-
-def field_default(thing: Any, name: str) -> Any:
-    """The default of a dataclass field, or None where there is none."""
-    return next((f.default for f in fields(thing) if f.name == name), None)
-
-
-def dials(thing: Any) -> dict[str, Any]:
-    """The fields of a dataclass as a plain dict."""
-    return {f.name: getattr(thing, f.name) for f in fields(thing)}
-
-
-def plain(thing: Any) -> Any:
-    """JSON-ready: dataclasses become dicts, tuples lists; what is declared float is float: 1 and 1.0 are one choice."""
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return {
-            f.name: plain(float(v) if is_float(f.type, v) else v)
-            for f in fields(thing)
-            for v in [getattr(thing, f.name)]
-        }
-    if isinstance(thing, (list, tuple)):
-        return [plain(item) for item in thing]
-    if isinstance(thing, dict):
-        return {str(key): plain(value) for key, value in thing.items()}
-    if hasattr(thing, "item"):
-        return thing.item()
-    return thing
-
-
-def is_float(annotation: Any, value: Any) -> bool:
-    return (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and str(annotation).split(" |")[0] in ("float", "<class 'float'>")
-    )
+        turned = [
+            f"{f.name}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
+            for part in (self.task, self.model)
+            for f in fields(part)
+            if f.name != "world" and getattr(part, f.name) != f.default
+            for value in [plain(part)[f.name]]
+        ]
+        text = re.sub(r"[^\w.=+-]", "_", "-".join(turned))[:80].rstrip("-")
+        return "-".join(part for part in (self.task.name, text, str(self.seed), self.digest) if part)
 
 
 def canonical(value: Any) -> str:
@@ -249,9 +219,13 @@ def from_json(data: dict[str, Any], task: type[Task] | None = None) -> Spec:
     """The spec that `to_json` described. `task` is the class, for tasks that do not ship with the library."""
     described = dict(data["task"])
     name, version = described.pop("name"), described.pop("version")
+    if task is not None and task.name != name:
+        raise ValueError(f"the run is of the task {name!r}, and task={task.__name__} is {task.name!r}")
     if task is None and name not in TASKS:
         shipped = ", ".join(TASKS)
-        raise ValueError(f"the task {name!r} does not ship with probelab ({shipped} do): open the run with task=<class>")
+        raise ValueError(
+            f"the task {name!r} does not ship with probelab ({shipped} do): open the run with task=<class>"
+        )
     kind = task or TASKS[name]
     if kind.version != version:
         raise ValueError(
@@ -259,39 +233,36 @@ def from_json(data: dict[str, Any], task: type[Task] | None = None) -> Spec:
             "install the version that made it, or train anew"
         )
     model = dict(data["model"])
-    build = choose_from("model kind", model.pop("kind"), MODELS)
+    family = choose_from("model kind", model.pop("kind"), MODELS)
     return Spec(
-        task=kind(**tupled(described)),
-        model=build(**tupled(model)),
-        optimizer=Optimizer(**tupled(data["optimizer"])),
+        task=build(name, kind, described),
+        model=build("the model", family, model),
+        optimizer=build("the optimizer", Optimizer, data["optimizer"]),
         batch=data["batch"],
         data=data["data"],
         init=data["init"],
     )
 
 
-def tupled(data: dict[str, Any]) -> dict[str, Any]:
-    """Lists back to tuples, as the dials hold them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-
-
 def replace_all(spec: Spec, settings: dict[str, Any]) -> Spec:
     """The spec with dials turned by their dotted names: `{"task.states": 3, "optimizer.lr": 1e-3, "batch": 32}`."""
-
+    rooms: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
         room, _, dial = path.rpartition(".")
         if room:
-            part = getattr(spec, choose("part of a run", room, ("task", "model", "optimizer")))
-            choose(
-                f"dial of {getattr(part, 'name', room) if room == 'task' else room}",
-                dial,
-                [f.name for f in fields(part)],
-            )
-            spec = replace(spec, **{room: replace(part, **{dial: value})})
+            part = getattr(spec, choose("part of a run", room, PARTS))
+            choose(f"dial of {spec.task.name if room == 'task' else f'the {room}'}", dial, dials(part))
         else:
-            choose("setting", dial, ("batch", "data", "init"))
-            spec = replace(spec, **{dial: value})
+            choose("setting", dial, settable(spec))
+        rooms.setdefault(room, {})[dial] = value
+    for room, turned in rooms.items():  # together: heads of three layers and three layers are one choice
+        spec = replace(spec, **({room: replace(getattr(spec, room), **turned)} if room else turned))
     return spec
+
+
+def settable(spec: Spec) -> list[str]:
+    """Every name that `replace_all` knows."""
+    return ["batch", "data", "init", *(f"{part}.{dial}" for part in PARTS for dial in dials(getattr(spec, part)))]
 
 
 def flat(spec: Spec) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from probelab.claims import Claim
+from probelab.kinds import plain
 from probelab.schedule import kept
-from probelab.spec import Spec, digest, plain, replace_all
+from probelab.spec import Spec, digest, replace_all, settable
 from synthetic_tasks.task import choose
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to grow and to measure."""
+    """One run to grow and to measure. `seed` pairs it with its likes in other arms, also where `data` was set alone."""
 
     arm: str
     spec: Spec
     steps: int
     keep: tuple[int, ...]
     measures: tuple[Measure, ...] = ()
+    seed: int = 0
 
     @property
     def work(self) -> int:
@@ -89,31 +91,36 @@ def plan(
     settings: Mapping[str, list[Any]] | None = None,
     panel: str | None = None,
 ) -> list[Job]:
-    """The runs of a study. `settings` turn dials of every arm; several values of a dial make a grid of arms."""
+    """The runs of a study. `settings` turn dials of every arm; several values of a dial make a grid of arms.
+
+    A seed is world, data and init at once; settings come after it, so that `init=3` may be set alone.
+    """
     chosen = study.presets[choose(f"preset of the study {study.name}", preset, study.presets)]
     arms = dict(chosen.arms)
     if panel is not None:
         wanted = study.panels[choose(f"panel of the study {study.name}", panel, study.panels)]
         arms = {name: arm for name, arm in arms.items() if name in wanted}
-    arms = grid(arms, settings or {})
-    return [
-        Job(name, arm.spec.seeded(seed), arm.steps, kept(arm.steps, arm.per_decade, arm.every), study.measures)
-        for name, arm in arms.items()
-        for seed in (seeds or chosen.seeds)
-    ]
-
-
-def grid(arms: Mapping[str, Arm], settings: Mapping[str, list[Any]]) -> dict[str, Arm]:
-    """Every arm with every combination of the settings; a dial with one value does not change an arm's name."""
-    spread = {}
+    jobs = []
     for name, arm in arms.items():
-        for values in product(*settings.values()):
-            turned = dict(zip(settings, values, strict=True))
-            steps = turned.pop("steps", arm.steps)
-            told = [f"{dial}={value}" for dial, value in zip(settings, values, strict=True) if len(settings[dial]) > 1]
-            spec = replace_all(arm.spec, turned)
-            spread[", ".join([name, *told])] = replace(arm, spec=spec, steps=steps)
-    return spread
+        for told, turned in grid(settings or {}):
+            dials = dict(turned)
+            steps = dials.pop("steps", arm.steps)
+            for dial in dials:
+                if "." not in dial:
+                    choose("setting", dial, ["steps", *settable(arm.spec)])
+            keep, full = kept(steps, arm.per_decade, arm.every), ", ".join([name, *told])
+            jobs += [
+                Job(full, replace_all(arm.spec.seeded(seed), dials), steps, keep, study.measures, seed)
+                for seed in seeds or chosen.seeds
+            ]
+    return jobs
+
+
+def grid(settings: Mapping[str, list[Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Every combination of the settings, and what it adds to the name of an arm: the dials that take several values."""
+    for values in product(*settings.values()):
+        turned = dict(zip(settings, values, strict=True))
+        yield [f"{dial}={value}" for dial, value in turned.items() if len(settings[dial]) > 1], turned
 
 
 def parse_settings(texts: list[str]) -> dict[str, list[Any]]:
@@ -121,9 +128,12 @@ def parse_settings(texts: list[str]) -> dict[str, list[Any]]:
     settings: dict[str, list[Any]] = {}
     for text in texts:
         dial, equals, values = text.partition("=")
-        if not equals or not dial or not values:
-            raise ValueError(f"--set {text!r} is not of the form dial=value, or dial=value,value,... for a grid")
-        settings[dial] = [literal(value) for value in split_values(values)]
+        parts = split_values(values)
+        if not equals or not dial or not all(parts):
+            raise ValueError(f"{text!r} is not of the form dial=value, or dial=value,value,... for a grid")
+        if dial in settings:
+            raise ValueError(f"{text!r}: {dial} was set before; several values make a grid: {dial}=1,2")
+        settings[dial] = list(dict.fromkeys(literal(value) for value in parts))
     return settings
 
 
@@ -148,21 +158,28 @@ def literal(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         return text
-    return tuple(value) if isinstance(value, list) else value
+    return text if isinstance(value, dict) else tupled(value)
 
 
-def parse_seeds(text: str) -> Seeds:
+def tupled(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
+
+
+def parse_range(what: str, text: str, most: int = 100_000) -> Seeds:
     """`"100-105"` or `"0,1,7"`."""
-    seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
-    except ValueError:
-        raise ValueError(f"--seeds {text!r} is not a range like 100-105 or a list like 0,1,7") from None
-    if not seeds:
-        raise ValueError(f"--seeds {text!r} names no seed: the first of a range must not be above the last")
-    return tuple(dict.fromkeys(seeds))
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last.isdecimal() if dash else True):
+            raise ValueError(f"{what} {text!r} is not a range like 100-105 or a list like 0,1,7")
+        span = range(int(first), int(last or first) + 1)
+        if not span:
+            raise ValueError(f"{what} {text!r}: the first of a range must not be above the last")
+        if len(found) + len(span) > most:
+            raise ValueError(f"{what} {text!r} names more than {most}")
+        found += span
+    return tuple(dict.fromkeys(found))
 
 
 def describe(measure: Measure) -> dict[str, Any]:

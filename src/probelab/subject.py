@@ -134,7 +134,7 @@ def chunks(x: Batch, size: int) -> Iterator[Batch]:
 class Run(Folder):
     """A run folder whose models can be called.
 
-        run.model(500)(batch); run.cache(500, batch)["blocks.0.attn.hook_pattern"]
+    run.model(500)(batch); run.cache(500, batch)["blocks.0.attn.hook_pattern"]
     """
 
     def model(

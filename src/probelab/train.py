@@ -18,11 +18,13 @@ from torch import Tensor
 
 from probelab import schedule
 from probelab.attention import Dropout
-from probelab.model import apply, init, inputs, no_dropout, shapes
+from probelab.model import INITS, apply, init, inputs, no_dropout, shapes
 from probelab.optim import Flat, Update
+from probelab.rows import load_rows
 from probelab.runs import Folder, RunError, load_arrays, save_arrays, write, write_json
 from probelab.spec import Spec
 from synthetic_tasks import Batch, batch, stream
+from synthetic_tasks.task import choose, require
 
 LOG = ("loss", "grad_norm")
 Progress = Callable[[int], None]  # called with the number of steps just done
@@ -49,11 +51,32 @@ def grow(
         span = what_is_missing(folders, wanted, steps)
         if progress:
             progress(steps - (span[1] - span[0] if span else 0))
+        if watch:
+            for step, losses in enumerate(zip(*(past(folder, span) for folder in folders), strict=False)):
+                watch(step, list(losses))
         if span:
             train(folders, *span, wanted, set(schedule.anchors(steps)), device, progress, watch)
         for folder in folders:
-            if not folder.stopped and folder.length < steps:
+            if folder.stopped:  # at that step the loss was not finite: its weights are no good
+                folder.checkpoint(folder.stopped["step"]).unlink(missing_ok=True)
+            elif folder.length < steps:
                 write_json(folder.path / "done", {"steps": steps})
+
+
+def check(spec: Spec, steps: int, keep: Iterable[int] = (), device: str = "cpu") -> None:
+    """Refuse what cannot be trained, before anything is written."""
+    require(isinstance(steps, int) and steps >= 0, "steps", steps, "a whole number, 0 or more")
+    for step in keep:
+        require(isinstance(step, int) and 0 <= step <= steps, "keep", step, f"whole numbers from 0 to steps = {steps}")
+    choose("init", spec.model.init, INITS)
+    shapes(spec.model, spec.task)
+    check_device(device)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    choose("device", device.partition(":")[0], ("cpu", "cuda"))
+    require(device == "cpu" or torch.cuda.is_available(), "device", device, "cpu, as no GPU is found here")
 
 
 def check_stack(specs: Sequence[Spec]) -> None:
@@ -123,9 +146,8 @@ def train(
     for step in range(start, end):
         keep(step)
         batches = [batch(s.task, s.data, step, "train", s.batch) for s in specs]
-        flat.grad.zero_()
         losses = member_losses(spec, flat, batches, device, dropout(specs, step, device))
-        losses.sum().backward()
+        flat.backward(losses.sum())
         values = losses.tolist()
         dead = [member for member, value in enumerate(values) if alive[member] and not math.isfinite(value)]
         for member in dead:
@@ -155,10 +177,10 @@ def train(
 
 def member_losses(spec: Spec, flat: Flat, batches: list[Batch], device: str, drop: Dropout = no_dropout) -> Tensor:
     """Cross-entropy of each member in nats per scored token: `[member]`."""
-    targets = torch.from_numpy(np.stack([b.targets for b in batches])).to(device, torch.int64)
+    targets = torch.from_numpy(np.stack([b.targets for b in batches])).to(device, torch.int64).flatten(1)
     logits = apply(spec.model, flat.params, inputs(batches, device), drop=drop)
-    per_member = zip(logits.flatten(1, 2), targets.flatten(1), strict=True)
-    return torch.stack([F.cross_entropy(guess, truth, ignore_index=-1) for guess, truth in per_member])
+    by_row = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=-1, reduction="none")
+    return by_row.view_as(targets).sum(1) / (targets >= 0).sum(1)
 
 
 def dropout(specs: Sequence[Spec], step: int, device: str) -> Dropout:
@@ -190,6 +212,14 @@ def restore(folder: Folder, flat: Flat, update: Update, member: int, step: int) 
     return [(loss, norm) for loss, norm in arrays["log"].tolist()]
 
 
+def past(folder: Folder, span: tuple[int, int] | None) -> list[float]:
+    """The losses of the steps that are not trained again: before a span, or all."""
+    if span is None:
+        return read_log(folder)["loss"].tolist()
+    anchor = folder.anchor(span[0])
+    return load_arrays(anchor)[0]["log"][:, 0].tolist() if anchor.exists() else []
+
+
 def save_anchor(
     folder: Folder, flat: Flat, update: Update, member: int, step: int, log: list[tuple[float, float]]
 ) -> None:
@@ -214,7 +244,7 @@ def write_log(folder: Folder, log: list[tuple[float, float]]) -> None:
 def read_log(folder: Folder) -> pd.DataFrame:
     """The loss and gradient norm of every step; empty if training has not reached its first end."""
     path = folder.path / "train.parquet"
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["step", *LOG])
+    return load_rows(path) if path.exists() else pd.DataFrame(columns=["step", *LOG])
 
 
 def write_env(folder: Folder, device: str) -> None:

@@ -5,10 +5,12 @@ Weights are `[member ...]`, activations `[member batch pos ...]`. A stack of one
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, baddbmm, bmm
 
 Params = dict[str, Tensor]
+EPS = 1e-5  # added to the variance
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -27,18 +29,13 @@ def embed(tokens: Tensor, table: Tensor) -> Tensor:
     return F.embedding(tokens, table.reshape(members * vocab, width))
 
 
-def norm(kind: str, x: Tensor) -> Tensor:
-    """Layer normalisation of `x [... d]` without weight and bias; nothing where the kind is "none"."""
-    return x if kind == "none" else F.layer_norm(x, x.shape[-1:], eps=1e-5)
-
-
-def behind_norm(p: Params, name: str, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """The linear map that reads a norm, with the norm's own weight and bias folded in, if it has any.
-
-    `(x * w + b) W + c = x (w W) + (b W + c)`: a few thousand products instead of a pass over all activations.
-    """
-    if f"{name}.w" not in p:
-        return weight, bias
-    shift = p[f"{name}.b"].unsqueeze(1)
-    shift = bmm(shift, weight) if bias is None else baddbmm(bias.unsqueeze(1), shift, weight)
-    return p[f"{name}.w"].unsqueeze(-1) * weight, shift.squeeze(1)
+def norm(kind: str, p: Params, name: str, x: Tensor) -> Tensor:
+    """Layer normalisation of `x [member ... d]`; only the kind "layer" has a weight and a bias, "none" does nothing."""
+    if kind == "none":
+        return x
+    if kind == "plain":
+        return F.layer_norm(x, x.shape[-1:], eps=EPS)
+    weight, bias = p[f"{name}.w"], p[f"{name}.b"]
+    if len(x) == 1:
+        return F.layer_norm(x, x.shape[-1:], weight[0], bias[0], EPS)
+    return torch.stack([F.layer_norm(one, one.shape[-1:], w, b, EPS) for one, w, b in zip(x, weight, bias, strict=True)])

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from probelab.kinds import build
 from probelab.measures import MEASURES, Measure
 from probelab.record import complete, measure
 from probelab.runs import Folder, RunError
-from probelab.spec import from_json, to_json, tupled
+from probelab.spec import from_json, to_json
 from probelab.study import Job, describe
 from probelab.subject import MEMORY, Run
-from probelab.train import grow
+from probelab.train import check, grow
 
 Report = Callable[[str, int], None]  # ("train" or "measure", units of work just done)
 
@@ -30,6 +32,7 @@ def work(
 ) -> None:
     """Grow the runs of `jobs` together as one stack, then measure each; skip what is there already."""
     report = report or (lambda kind, done: None)
+    check_jobs(jobs, device)
     folders = [Folder.create(job.spec, root) for job in jobs]
     keep = sorted({step for job in jobs for step in job.keep})
     grow(folders, jobs[0].steps, keep, device, lambda done: report("train", done * len(jobs)))
@@ -39,6 +42,12 @@ def work(
         for asked in job.measures:
             measure(run, asked, steps, memory, device)
             report("measure", len(job.keep))
+
+
+def check_jobs(jobs: Sequence[Job], device: str = "cpu") -> None:
+    """Refuse jobs that cannot be done, before anything is written."""
+    for job in jobs:
+        check(job.spec, job.steps, job.keep, device)
 
 
 def finished(job: Job, root: Path) -> bool:
@@ -63,6 +72,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
         "steps": job.steps,
         "keep": list(job.keep),
         "measures": [describe(m) for m in job.measures],
+        "seed": job.seed,
     }
 
 
@@ -74,30 +84,35 @@ def job_from_json(data: dict[str, Any]) -> Job:
         data["steps"],
         tuple(data["keep"]),
         tuple(measure_from_json(m) for m in data["measures"]),
+        data["seed"],
     )
 
 
 def measure_from_json(data: dict[str, Any]) -> Measure:
     """The measure that `describe` described."""
     dials = {key: value for key, value in data.items() if key not in ("name", "version")}
-    return MEASURES[data["name"]](**tupled(dials))
+    return build(f"the measure {data['name']}", MEASURES[data["name"]], dials)
 
 
 def main() -> None:
     """The worker: read stacks of jobs until the input closes."""
-    lines = sys.stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes our input
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
     stacks: list[str] = []
     arrived = threading.Condition()
 
     def listen() -> None:
-        for line in lines:
+        for line in sys.stdin:
             with arrived:
                 stacks.append(line)
                 arrived.notify()
         os._exit(0)  # the parent closed our input, or died: whatever is half done is continued next time
 
     def say(**message: Any) -> None:
-        print(json.dumps(message), flush=True)
+        try:
+            print(json.dumps(message), file=answers, flush=True)
+        except BrokenPipeError:
+            os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
     while True:

@@ -62,10 +62,8 @@ def pattern(
         go.Frame(name=str(step), data=[dict(type="heatmap", z=z) for z in zs], traces=which)
         for step, zs in zip(steps, panels, strict=True)
     ]
-    every = -(-keys // 16)
-    ticks = dict(tickvals=list(range(0, keys, every)), ticktext=labels[::every], tickangle=0, showline=False, ticks="")
-    figure.update_xaxes(ticks)
-    figure.update_yaxes(ticks, range=[queries - 0.5, -0.5])
+    figure.update_xaxes(_ticks(labels, side // 26))  # two digits and a gap take 26 pixels, a line of text 18
+    figure.update_yaxes(_ticks(labels, side // 18), range=[queries - 0.5, -0.5])
     figure.update_xaxes(title_text="key", row=layers)
     figure.update_yaxes(title_text="query", col=1)
     colours = dict(colorscale=style.LIGHT_TO_DARK, cmin=0, cmax=1, colorbar=style.bar("attention"))
@@ -83,3 +81,11 @@ def _slider(steps: Sequence[int]) -> dict:
     stops = [dict(method="animate", label=str(step), args=[[str(step)], at_once]) for step in steps]
     label = dict(prefix="step ", font=dict(size=15), xanchor="left")
     return dict(active=len(steps) - 1, steps=stops, currentvalue=label, pad=dict(t=64), x=0, len=1)
+
+
+def _ticks(labels: list[str], most: int) -> dict[str, Any]:
+    """At most so many evenly spaced labels of an axis."""
+    every = -(-len(labels) // most)
+    return dict(
+        tickvals=list(range(0, len(labels), every)), ticktext=labels[::every], tickangle=0, showline=False, ticks=""
+    )

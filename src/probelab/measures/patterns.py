@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import entropy
 
 from probelab.measures._contract import Named, Row, needs_heads
 from probelab.subject import Subject
@@ -20,18 +21,19 @@ class Patterns:
 
     Patterns are float16, right to three decimals. Where layers have fewer heads than the widest, NaN fills the rest.
 
-    shown  which sequence, 0 to 15
+    shown  which of 16 sequences; None: the one whose tokens vary most, as a constant one shows nothing
     split  where it comes from; training never sees it
     """
 
-    shown: int = 0
+    shown: int | None = None
     split: str = "train"
 
     name = "patterns"
     version = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.shown < DRAWN, "shown", self.shown, f"the number of a sequence, 0 to {DRAWN - 1}")
+        fits = self.shown is None or 0 <= self.shown < DRAWN
+        require(fits, "shown", self.shown, f"the number of a sequence, 0 to {DRAWN - 1}, or None")
 
     def __call__(self, subject: Subject) -> Iterator[Row]:
         yield from ()
@@ -39,7 +41,9 @@ class Patterns:
     def arrays(self, subject: Subject) -> dict[str, Named]:
         needs_heads(self.name, subject)
         spec = subject.spec.model
-        batch = subject.batch(DRAWN, self.split)[self.shown : self.shown + 1]
+        drawn = subject.batch(DRAWN, self.split)
+        shown = varied(drawn.tokens) if self.shown is None else self.shown
+        batch = drawn[shown : shown + 1]
         heads, length = max(map(spec.heads_of, range(spec.layers))), batch.tokens.shape[1]
         patterns = np.full((len(subject.steps), spec.layers, heads, length, length), np.nan, np.float16)
         sites = [f"blocks.{layer}.attn.hook_pattern" for layer in range(spec.layers)]
@@ -52,3 +56,8 @@ class Patterns:
             "tokens": Named(("pos",), batch.tokens[0]),
             "steps": Named(("step",), np.array(subject.steps)),
         }
+
+
+def varied(tokens: np.ndarray) -> int:
+    """The row of `tokens [sequence pos]` whose tokens have the highest entropy."""
+    return int(np.argmax([entropy(np.unique(row, return_counts=True)[1]) for row in tokens]))

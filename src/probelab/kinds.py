@@ -1,0 +1,99 @@
+"""The dials of frozen dataclasses: what kind each is declared, values stored as declared, and as JSON-ready data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from synthetic_tasks.task import choose, require
+
+T = TypeVar("T")
+
+
+def dials(thing: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a plain dict."""
+    return {f.name: getattr(thing, f.name) for f in fields(thing)}
+
+
+@cache
+def declared(kind: type) -> dict[str, Any]:
+    """The declared kinds of a dataclass's dials; none where Python cannot resolve them."""
+    try:
+        return get_type_hints(kind)
+    except NameError:
+        return {}
+
+
+def settle(thing: Any) -> None:
+    """Store the dials of a frozen dataclass as they are declared, and refuse a value of another kind."""
+    for f in fields(thing):
+        kind = declared(type(thing))[f.name]
+        value = settled(getattr(thing, f.name), kind)
+        check_kind(f.name, value, kind)
+        object.__setattr__(thing, f.name, value)
+
+
+def settled(value: Any, kind: Any) -> Any:
+    """A value as its dial declares it: lists as tuples, numpy's numbers as Python's, 1 as 1.0 for a float."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (list, tuple)):
+        kinds = next((kinds_of(option, len(value)) for option in options if get_origin(option) is tuple), ())
+        return tuple(map(settled, value, kinds)) if len(kinds) == len(value) else tuple(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in options and int not in options else value
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Is a value of a declared kind? Floats must be finite, and True is no number."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(fits(value, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = kinds_of(kind, len(value)) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and len(kinds) == len(value) and all(map(fits, value, kinds))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return not isinstance(kind, type) or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
+
+
+def kinds_of(kind: Any, length: int) -> tuple[Any, ...]:
+    """The kinds of a tuple's items: `tuple[int, ...]` has as many as there are items."""
+    kinds = get_args(kind)
+    return kinds[:1] * length if kinds[1:] == (...,) else kinds
+
+
+def build(what: str, kind: type[T], values: dict[str, Any]) -> T:
+    """`kind(**values)`; an unknown dial or a value of another kind is refused by name."""
+    kinds, known = declared(kind), [f.name for f in fields(kind) if f.init]  # pyright: ignore[reportArgumentType]
+    values = {choose(f"dial of {what}", dial, known): settled(v, kinds.get(dial, Any)) for dial, v in values.items()}
+    for dial, value in values.items():
+        check_kind(dial, value, kinds.get(dial, Any))
+    return kind(**values)
+
+
+def check_kind(dial: str, value: Any, kind: Any) -> None:
+    """Refuse a value that is not of its dial's kind."""
+    if get_origin(kind) is Literal:
+        choose(dial, value, get_args(kind))
+    spoken = kind.__name__ if isinstance(kind, type) else kind
+    require(fits(value, kind), dial, value, f"it is of kind {spoken}")
+
+
+def plain(thing: Any) -> Any:
+    """JSON-ready: dataclasses become dicts, tuples lists, and what is declared float is one: 1 and 1.0 are equal."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        kinds = declared(type(thing))
+        return {dial: plain(settled(value, kinds.get(dial, Any))) for dial, value in dials(thing).items()}
+    if isinstance(thing, (list, tuple)):
+        return [plain(item) for item in thing]
+    if isinstance(thing, dict):
+        return {str(key): plain(value) for key, value in thing.items()}
+    return thing.item() if isinstance(thing, np.generic) else thing

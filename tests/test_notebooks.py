@@ -1,0 +1,48 @@
+"""Every notebook runs from top to bottom: briefly by default, at its own length in the slow suite; stored without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+BRIEF = {"STEPS = 1000 ": "STEPS = 40 "}
+
+
+def run(path: Path, folder: Path, replaced: dict[str, str]) -> nbformat.NotebookNode:
+    """The executed notebook, with some of its settings replaced."""
+    notebook = nbformat.read(path, as_version=4)
+    for old, new in replaced.items():
+        assert any(old in cell.source for cell in notebook.cells), f"{old!r} is not found in {path.name}"
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new)
+    return NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def said(notebook: nbformat.NotebookNode) -> str:
+    """Everything that was printed."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_without_outputs(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert cells and not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    told = said(run(path, tmp_path, BRIEF))
+    assert "recorded:" in told, "the claim is asserted on recorded rows"
+    assert list(tmp_path.glob("runs/runs/*/checkpoints/000040.safetensors")), "a model was trained"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_shows_what_it_promises(path: Path, tmp_path: Path) -> None:
+    told = said(run(path, tmp_path, {}))
+    assert "prefix matching: switched" in told and "copy loss: switched" in told
