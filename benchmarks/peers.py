@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle
+from itertools import count, cycle
 
 import torch
 import torch.nn as nn
@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probelab.bridge import to_transformer_lens
-from probelab.model import init
+from probelab.model import init, shapes
+from probelab.optim import Flat, Update
 from probelab.spec import Spec
 from probelab.subject import Model
-Trainer = None
+from probelab.train import member_losses
 from synthetic_tasks import batch
 
 Step = Callable[[], float]
@@ -27,10 +28,21 @@ def batches(spec: Spec, n: int = 8) -> list:
 
 def ours(specs: list[Spec]) -> Step:
     """What `probelab.train.train` does at each step, on a stack of one or more members."""
-    trainer = Trainer(specs)
-    data = cycle(list(zip(*(batches(spec) for spec in specs), strict=True)))
-    steps = iter(range(1 << 62))
-    return lambda: trainer(next(steps), list(next(data)))[0][0]
+    first = specs[0]
+    flat = Flat(shapes(first.model, first.task), len(specs))
+    for member, spec in enumerate(specs):
+        flat.load(member, init(spec.model, spec.task, spec.init))
+    update = Update(flat, [spec.optimizer for spec in specs])
+    data, steps = cycle(list(zip(*(batches(spec) for spec in specs), strict=True))), count()
+
+    def step() -> float:
+        losses = member_losses(first, flat, list(next(data)), "cpu")
+        flat.backward(losses.sum())
+        values = losses.tolist()
+        update(next(steps))
+        return values[0]
+
+    return step
 
 
 def by_hand(spec: Spec, model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Step:
@@ -38,7 +50,12 @@ def by_hand(spec: Spec, model: nn.Module, loss_of: Callable[[Tensor, Tensor], Te
     data = cycle([(torch.from_numpy(b.tokens), torch.from_numpy(b.targets)) for b in batches(spec)])
     chosen = spec.optimizer
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=chosen.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay, fused=True
+        model.parameters(),
+        lr=chosen.lr,
+        betas=chosen.betas,
+        eps=chosen.eps,
+        weight_decay=chosen.weight_decay,
+        fused=True,
     )
 
     def step() -> float:

@@ -1,16 +1,26 @@
-"""Contestants take turns, so that a noisy machine is noisy for all of them; what is reported are ratios of medians."""
+"""Contestants take turns, so that a noisy machine is noisy for all of them; what is reported are ratios of neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 Call = Callable[[], object]
 
 
-def race(contestants: dict[str, Call], rounds: int, warm: int = 3) -> dict[str, float]:
-    """Median seconds of one call, by name, over `rounds` rounds in which each is called once."""
+class Line(NamedTuple):
+    """One ratio: what was done, against whom, the least (or, for a share, the most) that is promised, what was found."""
+
+    work: str
+    peer: str
+    floor: str
+    ratio: str
+
+
+def race(contestants: dict[str, Call], rounds: int, warm: int = 2) -> dict[str, list[float]]:
+    """Seconds of a call in each of `rounds` rounds, by name; in a round each is called once."""
     for call in contestants.values():
         for _ in range(warm):
             call()
@@ -20,7 +30,12 @@ def race(contestants: dict[str, Call], rounds: int, warm: int = 3) -> dict[str, 
             start = perf_counter()
             call()
             seconds[name].append(perf_counter() - start)
-    return {name: median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def ratio(of: list[float], to: list[float]) -> float:
+    """Median over rounds of how many times longer `of` took than `to`."""
+    return median(a / b for a, b in zip(of, to, strict=True))
 
 
 def times(call: Call, n: int) -> Call:
@@ -31,3 +46,9 @@ def times(call: Call, n: int) -> Call:
             call()
 
     return calls
+
+
+def as_table(lines: list[Line]) -> str:
+    """Markdown."""
+    rows = [Line("work", "peer", "floor", "ratio"), Line(*["---"] * 4), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import probelab as lab
-from probelab.runs import Folder, RunError
+from probelab.runs import Folder
 from probelab.spec import Optimizer, Spec, Transformer
 from synthetic_tasks import Markov, Repeats
 from tests.test_runs import altered, full_disk, of_another_step, truncated
@@ -159,7 +159,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), MISTAKES, ids=[" ".join(args[:1] + args[-2:]) for args, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"), MISTAKES, ids=[" ".join(args[:1] + args[-2:]) for args, _ in MISTAKES]
+)
 def test_a_mistake_is_told_and_changes_nothing(
     refused: Callable[..., str], arguments: tuple[str, ...], complaint: str
 ) -> None:
@@ -246,7 +248,10 @@ def test_a_run_folder_of_another_version(out: Path, refused: Callable[..., str])
     for changed, complaint in [
         (dict(format=2), "was written in format 2, this version reads format 1"),
         (dict(format=1, digest="0000000000"), "spec.json was altered, or written by another version"),
-        (dict(spec={**described, "task": {**described["task"], "version": 7}}), "made by version 7 of the task 'markov'"),
+        (
+            dict(spec={**described, "task": {**described["task"], "version": 7}}),
+            "made by version 7 of the task 'markov'",
+        ),
     ]:
         rewrite(out, **changed)
         for arguments in (MEASURE, SAME, ("draw", RUN, "dynamics")):

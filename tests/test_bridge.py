@@ -1,15 +1,14 @@
-"""Invariant 5: logits, sites and effects equal TransformerLens's on the same weights; other shapes are refused by name."""
+"""Invariant 5: logits, sites and effects equal TransformerLens's on the same weights; others are refused by name."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy import Toy, random_params
 from torch import Tensor
+from toy import Toy, random_params
 
 from probelab.bridge import to_transformer_lens
 from probelab.edit import Edit
@@ -19,7 +18,7 @@ from probelab.subject import Model, Run
 from probelab.train import grow
 from synthetic_tasks import Markov
 
-# On TransformerLens's native model these names hold other things: the scores are its pattern, its MLP input is normalised.
+# On TransformerLens's native model these hold other things: scores are its pattern, its MLP input is normalised.
 NOT_THEIRS = ("attn_scores", "mlp_in")
 
 
@@ -80,7 +79,9 @@ def check_equal(ours: Model, tokens: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    spec = Spec(Markov(states=3, length=16), Transformer(layers=2, heads=2, d_model=16, d_mlp=32), Optimizer(lr=3e-3), batch=32)
+    spec = Spec(
+        Markov(states=3, length=16), Transformer(layers=2, heads=2, d_model=16, d_mlp=32), Optimizer(lr=3e-3), batch=32
+    )
     folder = Folder.create(spec, tmp_path_factory.mktemp("runs"))
     grow([folder], 30)
     return Run(folder.path)
@@ -96,7 +97,11 @@ def test_a_trained_checkpoint(trained: Run) -> None:
 
 def test_patching_has_the_same_effect(trained: Run) -> None:
     """Every head's z, taken from another batch, moves the logits as it does in TransformerLens."""
-    ours, clean, other = trained.model(30, torch.float64), trained.batch(4).tokens, trained.batch(4, seed="other").tokens
+    ours, clean, other = (
+        trained.model(30, torch.float64),
+        trained.batch(4).tokens,
+        trained.batch(4, seed="other").tokens,
+    )
     theirs = to_transformer_lens(ours)
     for layer, head in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         site = f"blocks.{layer}.attn.hook_z"
@@ -145,4 +150,6 @@ def test_unscaled_heads_of_size_one_are_no_exception() -> None:
     """Dividing by sqrt(1) is no division."""
     spec, task = Transformer(d_model=4, heads=2, d_head=1, positions="none", scaled=False), Toy()
     rng = np.random.default_rng(0)
-    check_equal(Model(spec, task, random_params(spec, task, rng), torch.float64), rng.integers(task.symbols, size=(2, 5)))
+    check_equal(
+        Model(spec, task, random_params(spec, task, rng), torch.float64), rng.integers(task.symbols, size=(2, 5))
+    )

@@ -125,7 +125,7 @@ def test_the_card_shows_failures_and_reasons() -> None:
     ]
     lines = card(judged).splitlines()
     assert all(line.count("|") == 6 for line in lines)
-    assert "2 (1.5 to 2.5), n = 6 nats | 0 to 1 nats | .3 | **failed** |" in lines[2]
+    assert "| 2 nats (1.5 to 2.5), n = 6 | 0 to 1 nats | .3 | **failed** |" in lines[2]
     assert "≤ 1" in lines[3] and "**undecided** (n = 3, needs 6; run --preset full)" in lines[3]
     assert "unbounded" in lines[4] and "≥ 0.1" in lines[4]
     assert [number(x) for x in (0.12345, 1234.5, math.nan, -math.inf)] == ["0.123", "1234", "-", "unbounded"]

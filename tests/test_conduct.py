@@ -29,7 +29,7 @@ from probelab.spec import Optimizer, Spec, Transformer
 from probelab.studies import STUDIES
 from probelab.study import Arm, Job, Preset, Study, parse_range, parse_settings, plan
 from probelab.subject import Subject
-from probelab.work import finished, job_from_json, job_to_json, work
+from probelab.work import finished, job_from_json, job_to_json
 from synthetic_tasks import Batch, Markov, Task
 from tests.tiny import SPEC, results, snapshot
 
@@ -316,6 +316,7 @@ def test_a_study_in_this_process_is_the_same(smoke: Path, tmp_path: Path) -> Non
     assert here and here.items() <= results(smoke).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_any_part_of_a_study_can_be_concluded(smoke: Path, name: str) -> None:
     study = STUDIES[name]

@@ -8,25 +8,29 @@ from math import erf
 import numpy as np
 import pytest
 import torch
-from toy import Toy, random_params
 from torch import Tensor
+from toy import Toy, random_params
 
 from probelab.edit import Edit
 from probelab.model import INITS, init, shapes
 from probelab.spec import Spec, Transformer
 from probelab.subject import Model
 from probelab.train import dropout
-from synthetic_tasks import Batch, Markov
+from synthetic_tasks import Markov
 
 Array = np.ndarray
 
 SPECS: dict[str, Transformer] = {
     "learned": Transformer(layers=2, heads=2, d_model=8, d_mlp=12, positions="learned"),
     "rotary": Transformer(layers=2, heads=(2, 1), d_model=8, positions="rotary", base=30.0),
-    "sinusoidal": Transformer(layers=1, heads=2, d_model=6, d_mlp=5, activation="relu", positions="sinusoidal", norm="plain"),
+    "sinusoidal": Transformer(
+        layers=1, heads=2, d_model=6, d_mlp=5, activation="relu", positions="sinusoidal", norm="plain"
+    ),
     "relative": Transformer(layers=2, heads=2, d_model=8, positions="relative", biases=False),
     "none, unscaled": Transformer(layers=2, heads=1, d_model=6, positions="none", scaled=False, norm="none"),
-    "relative, unscaled": Transformer(layers=1, heads=2, d_model=6, d_head=5, positions="relative", scaled=False, d_mlp=4),
+    "relative, unscaled": Transformer(
+        layers=1, heads=2, d_model=6, d_head=5, positions="relative", scaled=False, d_mlp=4
+    ),
     "tied": Transformer(layers=1, heads=2, d_model=8, tied=True, attention="explicit"),
     "readout": Transformer(layers=2, heads=1, d_model=6, readout=(7, 4), scaled=False),
 }
@@ -66,7 +70,12 @@ def reference(spec: Transformer, w: dict[str, Array], tokens: Array, vectors: Ar
         found["hook_pos_embed"] = np.array([[*np.sin(row), *np.cos(row)] for row in waves])
     stream_ = embed + found.get("hook_pos_embed", 0)
     for layer in range(spec.layers):
-        block, here, heads, size = f"blocks.{layer}", f"blocks.{layer}.attn", spec.heads_of(layer), spec.head_size(layer)
+        block, here, heads, size = (
+            f"blocks.{layer}",
+            f"blocks.{layer}.attn",
+            spec.heads_of(layer),
+            spec.head_size(layer),
+        )
         found[f"{block}.hook_resid_pre"] = stream_
         for x in "qkv":
             found[f"{block}.hook_{x}_input"] = np.stack([stream_] * heads, 1)
@@ -95,7 +104,9 @@ def reference(spec: Transformer, w: dict[str, Array], tokens: Array, vectors: Ar
         stream_ = stream_ + written
         if spec.d_mlp:
             found |= {f"{block}.hook_resid_mid": stream_, f"{block}.hook_mlp_in": stream_}
-            pre = np.stack([normalise(spec, w, f"{block}.ln2", row) for row in stream_]) @ w[f"{block}.mlp.W_in"] + w.get(f"{block}.mlp.b_in", 0)
+            pre = np.stack([normalise(spec, w, f"{block}.ln2", row) for row in stream_]) @ w[
+                f"{block}.mlp.W_in"
+            ] + w.get(f"{block}.mlp.b_in", 0)
             gelu = np.vectorize(lambda x: x * (1 + erf(x / 2**0.5)) / 2)
             post = gelu(pre) if spec.activation == "gelu" else np.maximum(pre, 0)
             out = post @ w[f"{block}.mlp.W_out"] + w.get(f"{block}.mlp.b_out", 0)
@@ -104,7 +115,9 @@ def reference(spec: Transformer, w: dict[str, Array], tokens: Array, vectors: Ar
         found[f"{block}.hook_resid_post"] = stream_
     final = np.stack([normalise(spec, w, "ln_final", row) for row in stream_])
     for layer in range(len(spec.readout)):
-        final = found[f"readout.{layer}.hook_post"] = np.maximum(final @ w[f"readout.{layer}.W"] + w[f"readout.{layer}.b"], 0)
+        final = found[f"readout.{layer}.hook_post"] = np.maximum(
+            final @ w[f"readout.{layer}.W"] + w[f"readout.{layer}.b"], 0
+        )
     return found | {"logits": final @ (w["embed.W_E"].T if spec.tied else w["unembed.W_U"])}
 
 
@@ -121,7 +134,9 @@ def test_every_site_holds_what_its_name_says(spec: Transformer, task: Toy) -> No
         expected = reference(spec, params, batch.tokens[i], None if batch.vectors is None else batch.vectors[i])
         assert set(expected) == set(cache)
         for site, value in expected.items():
-            np.testing.assert_allclose(cache[site][i].numpy(), value, atol=5e-7 if spec.positions == "rotary" else 1e-12, err_msg=site)
+            np.testing.assert_allclose(
+                cache[site][i].numpy(), value, atol=5e-7 if spec.positions == "rotary" else 1e-12, err_msg=site
+            )
 
 
 def test_a_model_worked_by_hand() -> None:
@@ -178,7 +193,9 @@ def test_writing_back_what_was_read_changes_nothing(name: str) -> None:
         assert torch.equal(again, logits), site
 
 
-@pytest.mark.xfail(strict=True, reason="context.sites keeps the member axis: edit.py must slice it as it slices the value")
+@pytest.mark.xfail(
+    strict=True, reason="context.sites keeps the member axis: edit.py must slice it as it slices the value"
+)
 def test_an_edit_sees_the_facts_and_the_sites_passed_so_far() -> None:
     model, batch = a_model(SPECS["learned"], TASKS["symbols"]), TASKS["symbols"].sample(np.random.default_rng(0), 2)
     batch = replace(batch, facts={"mark": np.array([1, 0])})
@@ -202,17 +219,31 @@ def test_an_unknown_site_is_refused_with_the_near_miss() -> None:
 @pytest.mark.parametrize("name", [name for name in SPECS if "relative" not in name])
 def test_fused_attention_gives_the_same_logits(name: str) -> None:
     batch = TASKS["symbols"].sample(np.random.default_rng(0), 2)
-    fused, explicit = (a_model(replace(SPECS[name], attention=path), TASKS["symbols"])(batch) for path in ("fused", "explicit"))
+    fused, explicit = (
+        a_model(replace(SPECS[name], attention=path), TASKS["symbols"])(batch) for path in ("fused", "explicit")
+    )
     torch.testing.assert_close(fused, explicit, rtol=1e-12, atol=1e-12)
 
 
-# Standard deviations as published, for d_model 128 (head of 128, MLP of 512, readout of 128): name of a matrix -> value.
+# Standard deviations as published, for d_model 128 (head 128, MLP 512, readout 128): name of a matrix -> value.
 PUBLISHED = {
     "gpt2": {"embed.W_E": 0.02, "attn.W_QKV": 0.02, "attn.W_O": 0.01, "mlp.W_out": 0.01, "unembed.W_U": 0.02},
-    "lecun": {"attn.W_QKV": 128**-0.5, "attn.W_O": 128**-0.5, "mlp.W_in": 128**-0.5, "mlp.W_out": 512**-0.5, "unembed.W_U": 128**-0.5},
+    "lecun": {
+        "attn.W_QKV": 128**-0.5,
+        "attn.W_O": 128**-0.5,
+        "mlp.W_in": 128**-0.5,
+        "mlp.W_out": 512**-0.5,
+        "unembed.W_U": 128**-0.5,
+    },
     "edelman2024": {"embed.W_E": 0.02, "attn.W_QKV": 0.02, "attn.W_O": 0.01, "unembed.W_U": 0.02},
     "reddy2023": {"attn.W_QKV": 63**-0.5, "readout.0.W": (2 / 128) ** 0.5, "unembed.W_U": 128**-0.5},
-    "singh2024": {"embed.W_E": 0.0176, "embed.W_in": 512**-0.5, "attn.W_QKV": 128**-0.5, "attn.W_O": 128**-0.5, "unembed.W_U": 128**-0.5},
+    "singh2024": {
+        "embed.W_E": 0.0176,
+        "embed.W_in": 512**-0.5,
+        "attn.W_QKV": 128**-0.5,
+        "attn.W_O": 128**-0.5,
+        "unembed.W_U": 128**-0.5,
+    },
 }
 
 
@@ -245,7 +276,9 @@ def test_dropout_masks_have_addresses() -> None:
         drop("hook_embed", value[:1])
         assert torch.equal(drop("blocks.0.hook_attn_out", value[:1])[0], together[member])
     dropped = (together == 0).double().mean((1, 2, 3))
-    torch.testing.assert_close(dropped, torch.full((3,), 0.3, dtype=torch.float64), rtol=0, atol=5 * (0.21 / 20_000) ** 0.5)
+    torch.testing.assert_close(
+        dropped, torch.full((3,), 0.3, dtype=torch.float64), rtol=0, atol=5 * (0.21 / 20_000) ** 0.5
+    )
     assert together.unique().tolist() == [0, pytest.approx(1 / 0.7)]
     others = [("blocks.0.hook_attn_out", 8), ("blocks.1.hook_attn_out", 7)]
     assert not any(torch.equal(dropout(specs, step, "cpu")(site, value), together) for site, step in others)

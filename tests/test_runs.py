@@ -215,7 +215,13 @@ def test_one_writer_at_a_time(folder: Folder) -> None:
         pass
 
 
-HOLD = "import sys, time\nfrom probelab.runs import Folder\nwith Folder(sys.argv[1]).lock():\n print(1, flush=True); time.sleep(99)"
+HOLD = """
+import sys, time
+from probelab.runs import Folder
+with Folder(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(99)
+"""
 
 
 def test_the_lock_dies_with_its_holder_and_half_written_files_are_swept(folder: Folder) -> None:

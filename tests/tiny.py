@@ -1,4 +1,4 @@
-"""The smallest lab there is, for tests of what lies on disk: a run that trains in a fraction of a second, and snapshots."""
+"""The smallest lab, for tests of what lies on disk: a run that trains in a fraction of a second, and snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task and weights for tests: random symbols, perhaps mixed with vectors, and parameters far from their initial values."""
+"""A task and weights for tests: random symbols, perhaps mixed with vectors, and parameters far from initial values."""
 
 from __future__ import annotations
 
@@ -52,4 +52,7 @@ class Toy(Task):
 def random_params(spec: Transformer, task: Task, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Parameters none of which is near its initial value: biases and norms must matter."""
     table = {name: shape for name, (shape, _, _) in shapes(spec, task).items()}
-    return {name: (rng.standard_normal(shape) * (0.3 if len(shape) > 1 else 0.7)).astype(np.float32) for name, shape in table.items()}
+    return {
+        name: (rng.standard_normal(shape) * (0.3 if len(shape) > 1 else 0.7)).astype(np.float32)
+        for name, shape in table.items()
+    }

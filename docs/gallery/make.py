@@ -1,7 +1,7 @@
 """Redraw this gallery from the recorded rows that ship with the package; `--record RUNS` first renews those rows.
 
-    python docs/gallery/make.py                  pictures and report cards, from src/probelab/examples
-    python docs/gallery/make.py --record runs    thin runs/figures/<study>/rows.parquet of full presets into the examples
+python docs/gallery/make.py                  pictures and report cards, from src/probelab/examples
+python docs/gallery/make.py --record runs    thin runs/figures/<study>/rows.parquet of full presets into the examples
 """
 
 from __future__ import annotations
@@ -19,7 +19,21 @@ from probelab.study import Study
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "src" / "probelab" / "examples"
-KEPT = ["arm", "run", "seed", "step", "sequences", "tokens", "measure", "metric", "value", "strategy", "layer", "head", "pos"]
+KEPT = [
+    "arm",
+    "run",
+    "seed",
+    "step",
+    "sequences",
+    "tokens",
+    "measure",
+    "metric",
+    "value",
+    "strategy",
+    "layer",
+    "head",
+    "pos",
+]
 METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_oracle", "previous_token", "prefix_matching"]
 
 
@@ -44,7 +58,9 @@ def draw(study: Study) -> str:
                 path.unlink()
     verdicts = card([judge(claim, pd.concat([rows, dated], ignore_index=True)) for claim in study.claims])
     prices = ", ".join(f"{name} about {preset.minutes:g} min" for name, preset in study.presets.items())
-    told = f"Seeds {rows['seed'].min()} to {rows['seed'].max()}, full preset. Price on 2 cores: {prices}.\n\n{study.tried}"
+    told = (
+        f"Seeds {rows['seed'].min()} to {rows['seed'].max()}, full preset. Price on 2 cores: {prices}.\n\n{study.tried}"
+    )
     return f"## {study.name}\n\n{study.question} ({study.source})\n\n{told}\n\n" + "\n".join(pictures) + f"\n{verdicts}"
 
 

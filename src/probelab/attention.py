@@ -1,4 +1,4 @@
-"""Attention with named sites: `q k v`, scores before the softmax, pattern, what each head carries, and what it writes."""
+"""Attention with named sites: `q k v`, scores before the softmax, pattern, what each head carries and writes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
 
 
 def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:
-    """Queries, keys and values `[member batch pos head d_head]`. Each head's own input is a site too, before normalisation."""
+    """Queries, keys and values `[member batch pos head d_head]`; each head's input, before the norm, is a site too."""
     here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
     weight, bias, before = p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV"), f"blocks.{layer}.ln1"
     inputs = [f"blocks.{layer}.hook_{name}_input" for name in "qkv"]
@@ -53,16 +53,22 @@ def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tap
         split = [tape(site, repeat(x, "... pos d -> ... pos head d", head=heads)) for site in inputs]
         weights = weight.chunk(3, -1)
         parts = [
-            (norm(spec.norm, p, before, part).unsqueeze(-2) @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)).squeeze(-2)
+            (
+                norm(spec.norm, p, before, part).unsqueeze(-2)
+                @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)
+            ).squeeze(-2)
             for part, w in zip(split, weights, strict=True)
         ]
         if bias is not None:
-            parts = [part + rearrange(b, "member (head e) -> member 1 1 head e", head=heads) for part, b in zip(parts, bias.chunk(3, -1), strict=True)]
+            parts = [
+                part + rearrange(b, "member (head e) -> member 1 1 head e", head=heads)
+                for part, b in zip(parts, bias.chunk(3, -1), strict=True)
+            ]
     else:
         parts = linear(norm(spec.norm, p, before, x), weight, bias).unflatten(-1, (3, heads, -1)).unbind(-3)
     return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
 
 
 def by_head(z: Tensor, out: Tensor, heads: int) -> Tensor:
-    """What each head writes to the residual stream, `[member batch pos head d_model]`, from `z [member batch pos head d_head]`."""
+    """What each head writes, `[member batch pos head d_model]`, from `z [member batch pos head d_head]`."""
     return (z.unsqueeze(-2) @ rearrange(out, "member (head e) d -> member 1 1 head e d", head=heads)).squeeze(-2)

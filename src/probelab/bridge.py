@@ -1,4 +1,4 @@
-"""A model as a `transformer_lens.TransformerBridge`: the same function, with all of TransformerLens's tools around it."""
+"""A model as a `transformer_lens.TransformerBridge`: the same function, and all of TransformerLens's tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_transformer_lens(model: Model) -> TransformerBridge:
     """A bridge that gives the logits of `model`, with its own copy of the weights, in its dtype and on its device.
 
     What the native model of TransformerLens has no dial for is written into weights: missing biases are zeros, a plain
-    norm is a layer norm with weight 1 and bias 0 (TransformerLens's own rounds to float32), sinusoids and the absence of
+    norm is a layer norm with weight 1 and bias 0 (TransformerLens's own rounds to float32), sinusoids and no
     positions are a `W_pos`, a tied readout is a transposed copy. It has no dropout, which only matters for training on.
     Raises a ValueError that names the dial where it cannot be the same function.
     """
@@ -65,11 +65,13 @@ def check(model: Model) -> None:
         ("features", task.features, task.features == 0, f"0: it reads tokens only, and {task.name} has vectors"),
     ]:
         if not holds:
-            raise ValueError(f"{dial} = {value!r} cannot be expressed by TransformerLens's native model; it can: {allowed}")
+            raise ValueError(
+                f"{dial} = {value!r} cannot be expressed by TransformerLens's native model; it can: {allowed}"
+            )
 
 
 def state(model: Model, blank: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under TransformerLens's names, its matrices being `[out in]`. What we lack is zero, or one in a norm."""
+    """The weights under TransformerLens's names, its matrices `[out in]`. What we lack is zero, or one in a norm."""
     spec, ours = model.spec, {name: model[name] for name in model.params}
     found = {name: torch.full_like(value, float("ln" in name and "weight" in name)) for name, value in blank.items()}
     found |= {"embed.weight": ours["embed.W_E"], "unembed.weight": model.unembedding.T}
@@ -83,7 +85,11 @@ def state(model: Model, blank: dict[str, Tensor]) -> dict[str, Tensor]:
             whole = ours.pop(f"blocks.{layer}.attn.{kind}_QKV", None)
             parts = () if whole is None else whole.chunk(3, -1)
             ours |= {f"blocks.{layer}.attn.{kind}_{x}": part for x, part in zip("QKV", parts, strict=False)}
-    rooms = {f"blocks.{layer}.{theirs}": f"blocks.{layer}.{name}" for layer in range(spec.layers) for theirs, name in ROOMS.items()}
+    rooms = {
+        f"blocks.{layer}.{theirs}": f"blocks.{layer}.{name}"
+        for layer in range(spec.layers)
+        for theirs, name in ROOMS.items()
+    }
     for theirs, name in {**rooms, "ln_final": "ln_final.w"}.items():
         for part, source in (("weight", name), ("bias", bias_of(name))):
             if source in ours:

@@ -39,7 +39,9 @@ def shapes(spec: Transformer, task: Task) -> dict[str, Shape]:
             table[f"{name}.w"] = Shape((d,), "one", "norm")
             table[f"{name}.b"] = Shape((d,), "zero", "norm")
 
-    def add_linear(weight: str, bias: str, sizes: tuple[int, int], role: str, group: str, biased: bool = spec.biases) -> None:
+    def add_linear(
+        weight: str, bias: str, sizes: tuple[int, int], role: str, group: str, biased: bool = spec.biases
+    ) -> None:
         table[weight] = Shape(sizes, role, group)
         if biased:
             table[bias] = Shape(sizes[1:], "zero", "bias")
@@ -62,13 +64,16 @@ def shapes(spec: Transformer, task: Task) -> dict[str, Shape]:
     if not spec.tied:
         table["unembed.W_U"] = Shape((widths[-1], task.outputs), "unembed", "readout")
     elif task.outputs != task.vocab:
-        raise ValueError(f"tied = True needs as many outputs as symbols; {task.name} has {task.vocab} symbols and {task.outputs} outputs")
+        raise ValueError(
+            f"tied = True needs as many outputs as symbols; {task.name} has {task.vocab} symbols "
+            f"and {task.outputs} outputs"
+        )
     return table
 
 
-# Standard deviation of a matrix by its role. gpt2: Radford et al. 2019. lecun: 1/sqrt(fan in). The others as in the authors'
-# code: edelman2024 is gpt2 at two layers; reddy2023 has 1/sqrt(63) where d_model is 128 (63 of it content), He before ReLU;
-# singh2024 is lecun with label embeddings of 0.02 truncated at two standard deviations, which leaves 0.88 of it.
+# Standard deviation of a matrix by its role. gpt2: Radford et al. 2019. lecun: 1/sqrt(fan in). The others as in the
+# authors' code: edelman2024 is gpt2 at two layers; reddy2023 has 1/sqrt(63) where d_model is 128 (63 of it content), He
+# before ReLU; singh2024 is lecun with label embeddings of 0.02 truncated at two standard deviations, .88 of it.
 INITS = {
     "gpt2": lambda role, fan_in, layers: 0.02 / (2 * layers) ** 0.5 if role == "output" else 0.02,
     "lecun": lambda role, fan_in, layers: 0.02 if role == "embed" else fan_in**-0.5,
@@ -79,7 +84,7 @@ INITS = {
 
 
 def init(spec: Transformer, task: Task, seed: int) -> dict[str, np.ndarray]:
-    """Parameters drawn from the stream of the init seed; each has its own address, so one more leaves the others as they are."""
+    """Parameters from the init seed's stream; each has its own address, so one more leaves the others as they are."""
     std = choose_from("init", spec.init, INITS)
     params = {}
     for name, (shape, role, _) in shapes(spec, task).items():
@@ -103,7 +108,9 @@ def inputs(batches: list[Batch], device: torch.device | str = "cpu", dtype: torc
     tokens = torch.from_numpy(np.stack([b.tokens for b in batches])).to(device, torch.int64)
     if batches[0].vectors is None:
         return Inputs(tokens.clamp_(min=0))  # padding stands at the right, where no scored position looks
-    return Inputs(tokens, torch.from_numpy(np.stack([b.vectors for b in batches if b.vectors is not None])).to(device, dtype))
+    return Inputs(
+        tokens, torch.from_numpy(np.stack([b.vectors for b in batches if b.vectors is not None])).to(device, dtype)
+    )
 
 
 def no_dropout(site: str, value: Tensor) -> Tensor:
@@ -112,7 +119,7 @@ def no_dropout(site: str, value: Tensor) -> Tensor:
 
 
 def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout) -> Tensor:
-    """Logits `[member batch pos outputs]` in the order of the sites; `drop` zeroes parts of a site's value while training."""
+    """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training."""
 
     def normed_linear(value: Tensor, name: str, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return linear(norm(spec.norm, p, name, value), weight, bias)
@@ -144,7 +151,7 @@ def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dr
 
 
 def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
-    """Tokens and vectors `[member batch pos d_model]`, with what is added for positions: `E[token] + vector @ W_in (+ P)`."""
+    """Tokens, vectors and positions as `[member batch pos d_model]`: `E[token] + vector @ W_in (+ P)`."""
     if x.vectors is None:
         resid = embed(x.tokens, p["embed.W_E"])
     else:  # where a vector speaks the token is -1, and where a token speaks the vector is zero
@@ -155,7 +162,9 @@ def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
     if spec.positions == "learned":
         return resid + tape("hook_pos_embed", p["pos_embed.W_pos"][:, None, :length].expand_as(resid))
     if spec.positions == "sinusoidal":
-        return resid + tape("hook_pos_embed", sinusoids(length, spec.d_model, spec.base, resid.dtype, resid.device).expand_as(resid))
+        return resid + tape(
+            "hook_pos_embed", sinusoids(length, spec.d_model, spec.base, resid.dtype, resid.device).expand_as(resid)
+        )
     return resid
 
 
@@ -168,8 +177,13 @@ def sites(spec: Transformer) -> list[str]:
         names += [f"{block}.attn.hook_{name}" for name in ("q", "k", "v")]
         if spec.positions == "rotary":
             names += [f"{block}.attn.hook_rot_q", f"{block}.attn.hook_rot_k"]
-        names += [f"{block}.attn.hook_{name}" for name in ("attn_scores", "pattern", "z", "result")] + [f"{block}.hook_attn_out"]
+        names += [f"{block}.attn.hook_{name}" for name in ("attn_scores", "pattern", "z", "result")] + [
+            f"{block}.hook_attn_out"
+        ]
         if spec.d_mlp:
-            names += [f"{block}.{name}" for name in ("hook_resid_mid", "hook_mlp_in", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out")]
+            names += [
+                f"{block}.{name}"
+                for name in ("hook_resid_mid", "hook_mlp_in", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out")
+            ]
         names += [f"{block}.hook_resid_post"]
     return [*names, *(f"readout.{k}.hook_post" for k in range(len(spec.readout))), "logits"]

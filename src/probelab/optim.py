@@ -17,7 +17,7 @@ LANE = 16  # floats; segments start on this boundary so that a member's arithmet
 
 
 class Flat:
-    """A stack of models in one buffer. `params[name]` `[member ...]` are views, and so are their gradients in `grad`."""
+    """A stack of models in one buffer. `params[name]` `[member ...]` are views, and so are the gradients in `grad`."""
 
     def __init__(self, table: dict[str, Shape], members: int, device: torch.device | str = "cpu"):
         self.table, self.slices, end = table, {}, 0
@@ -36,7 +36,10 @@ class Flat:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a loss with respect to all parameters, into `grad`."""
-        torch._foreach_copy_(self.grads, torch.autograd.grad(loss, list(self.params.values())))
+        for parameter in self.params.values():
+            parameter.grad = None
+        loss.backward()
+        torch._foreach_copy_(self.grads, [parameter.grad for parameter in self.params.values()])
 
     def load(self, member: int, arrays: dict[str, np.ndarray]) -> None:
         """Set one member's parameters."""
@@ -52,12 +55,14 @@ class Flat:
 class Update:
     """AdamW, Adam or SGD on a `Flat`; learning rate and decay may differ by member, all else is shared.
 
-    AdamW decays weights directly (Loshchilov & Hutter 2019); Adam and SGD add `weight_decay * theta` to the gradient (L2).
+    AdamW decays weights directly (Loshchilov & Hutter 2019); Adam and SGD add `weight_decay * theta` to gradients (L2).
     """
 
     def __init__(self, flat: Flat, optimizers: Sequence[Optimizer]):
         self.flat, self.shared, self.optimizers = flat, optimizers[0], optimizers
-        self.moments = [torch.zeros_like(flat.theta) for _ in range({"adamw": 2, "adam": 2, "sgd": 1}[self.shared.name])]
+        self.moments = [
+            torch.zeros_like(flat.theta) for _ in range({"adamw": 2, "adam": 2, "sgd": 1}[self.shared.name])
+        ]
         decay = torch.zeros_like(flat.theta)
         for member, optimizer in enumerate(optimizers):
             for name, part in flat.slices.items():

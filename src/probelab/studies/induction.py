@@ -3,8 +3,8 @@
     probelab reproduce induction                 three seeds: about 3 minutes on 2 cores
     probelab reproduce induction --preset full   the report card: six seeds, longer training
 
-The score is the loss on copied tokens where they come again minus the loss on the same tokens where they come first. The
-usual score, late minus early loss, stands beside it: a net with one layer lowers that one, too, by counting tokens.
+The score is the loss on copied tokens where they come again minus the loss on the same tokens where they come first.
+The usual score, late minus early loss, stands beside it: a net with one layer lowers that one, too, by counting tokens.
 Price of measuring: 512 sequences for the losses and 128 for the heads, at about 50 checkpoints a run.
 """
 

@@ -1,0 +1,67 @@
+"""Drawing batches: against a loop over sequences as the papers write it, and as a share of a training step."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+
+from benchmarks.peers import ours
+from benchmarks.steps import SHAPES
+from benchmarks.timing import Call, Line, race, ratio
+from synthetic_tasks import Markov, Repeats, Task, batch
+
+ROUNDS = 25
+
+
+def generation() -> list[Line]:
+    lines = []
+    for task, loop in ((Markov(states=3, length=100), markov_loop), (Repeats(tokens=64, length=64), repeats_loop)):
+        rng = np.random.default_rng(0)
+        contestants: dict[str, Call] = {
+            "ours": drawing(task, 64),
+            "loop": lambda task=task, loop=loop: loop(task, rng, 64),
+        }
+        seconds = race(contestants, ROUNDS)
+        value = ratio(seconds["loop"], seconds["ours"])
+        lines.append(
+            Line(f"64 sequences of {task.name}, facts included", "a loop over sequences", "10", f"{value:.0f}")
+        )
+    for shape, spec in SHAPES.items():
+        seconds = race({"draw": drawing(spec.task, spec.batch), "step": ours([spec])}, ROUNDS)
+        share = ratio(seconds["draw"], seconds["step"])
+        lines.append(Line(f"drawing a batch: {shape}", "share of a training step", "at most 10 %", f"{share:.1%}"))
+    return lines
+
+
+def drawing(task: Task, n: int) -> Call:
+    """Each call draws the next batch."""
+    steps = count()
+    return lambda: batch(task, 0, next(steps), "train", n)
+
+
+def markov_loop(task: Markov, rng: np.random.Generator, n: int) -> np.ndarray:
+    """A chain a sequence, walked symbol by symbol (as in the code of Edelman et al. 2024)."""
+    rows = []
+    for _ in range(n):
+        chain = rng.dirichlet(np.ones(task.states), size=task.states)
+        values, vectors = np.linalg.eig(chain.T)
+        steady = np.abs(np.real(vectors[:, np.argmax(np.real(values))]))
+        row = [rng.choice(task.states, p=steady / steady.sum())]
+        for _ in range(task.length):
+            row.append(rng.choice(task.states, p=chain[row[-1]]))
+        rows.append(row)
+    return np.array(rows)
+
+
+def repeats_loop(task: Repeats, rng: np.random.Generator, n: int) -> np.ndarray:
+    """Tokens drawn one at a time, and a segment copied to a later place."""
+    rows = []
+    for _ in range(n):
+        row = [rng.choice(task.tokens, p=task.marginal) for _ in range(task.length + 1)]
+        size = rng.integers(2, (task.length + 1) // 2)
+        start = rng.integers(task.length + 2 - 2 * size)
+        again = rng.integers(start + size, task.length + 2 - size)
+        row[again : again + size] = row[start : start + size]
+        rows.append(row)
+    return np.array(rows)
