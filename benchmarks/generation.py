@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -17,10 +18,9 @@ ROUNDS = 25
 def generation() -> list[Line]:
     lines = []
     for task, loop in ((Markov(states=3, length=100), markov_loop), (Repeats(tokens=64, length=64), repeats_loop)):
-        rng = np.random.default_rng(0)
         contestants: dict[str, Call] = {
             "ours": drawing(task, 64),
-            "loop": lambda task=task, loop=loop: loop(task, rng, 64),
+            "loop": partial(loop, task, np.random.default_rng(0), 64),
         }
         seconds = race(contestants, ROUNDS)
         value = ratio(seconds["loop"], seconds["ours"])

@@ -1,4 +1,4 @@
-"""The same training step done three ways: here, as a TransformerLens bridge, and in plain PyTorch with fused attention."""
+"""The same training step three ways: ours, a TransformerLens bridge, and plain PyTorch with fused attention."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from probelab.train import grow
 from synthetic_tasks import Markov
 
 SPEC = Spec(Markov(states=2, length=64), Transformer(d_model=16, positions="relative"), batch=64)
-STEPS, CHECKPOINTS, JOBS = 1000, 100, 4
+STEPS, CHECKPOINTS, JOBS = 500, 100, 4
 
 
 def checkpoints() -> list[Line]:

@@ -1,4 +1,4 @@
-"""The training step at four shapes, against a TransformerLens bridge and plain PyTorch, and a stack against its members."""
+"""The training step at four shapes against TransformerLens and plain PyTorch, and a stack against its members."""
 
 from __future__ import annotations
 

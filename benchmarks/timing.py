@@ -1,4 +1,4 @@
-"""Contestants take turns, so that a noisy machine is noisy for all of them; what is reported are ratios of neighbours."""
+"""Contestants take turns, so that a noisy machine is noisy for all; what is reported are ratios of neighbours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Call = Callable[[], object]
 
 
 class Line(NamedTuple):
-    """One ratio: what was done, against whom, the least (or, for a share, the most) that is promised, what was found."""
+    """One ratio: what was done, against whom, what is promised at least (or at most), and what was found."""
 
     work: str
     peer: str

@@ -193,9 +193,6 @@ def test_writing_back_what_was_read_changes_nothing(name: str) -> None:
         assert torch.equal(again, logits), site
 
 
-@pytest.mark.xfail(
-    strict=True, reason="context.sites keeps the member axis: edit.py must slice it as it slices the value"
-)
 def test_an_edit_sees_the_facts_and_the_sites_passed_so_far() -> None:
     model, batch = a_model(SPECS["learned"], TASKS["symbols"]), TASKS["symbols"].sample(np.random.default_rng(0), 2)
     batch = replace(batch, facts={"mark": np.array([1, 0])})

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probelab.positions import future, relative_scores, rotate, sinusoids, turns
@@ -18,6 +18,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 3), st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(0, 4), st.integers(1, 5))
 def test_the_shear_is_a_gather(members: int, rows: int, heads: int, length: int, spare: int, width: int) -> None:
     """Also where the sequence is shorter than the context, whose far offsets are then not looked at."""

@@ -185,6 +185,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert snapshot(tmp_path) == before
 
 
+def test_a_file_is_replaced_and_never_rewritten(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"before")
+    with (tmp_path / "a").open("rb") as reader:
+        write(tmp_path / "a", b"after")
+        assert reader.read() == b"before", "who reads meanwhile sees the old file whole"
+    assert (tmp_path / "a").read_bytes() == b"after" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_run_goes_on_after_the_disk_was_full(tmp_path: Path) -> None:
     whole, part = train(tmp_path / "whole"), train(tmp_path / "part", steps=1, keep=(0, 1))
     before = {name: was for name, was in snapshot(part.path).items() if name != "env.json"}

@@ -28,8 +28,9 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
     scale = spec.head_size(layer) ** -0.5 if spec.scaled else 1.0
     inner = (f"{here}.hook_attn_scores", f"{here}.hook_pattern")
     if spec.attention == "fused" and spec.positions != "relative" and spec.dropout == 0 and not tape.wants(*inner):
-        fused = F.scaled_dot_product_attention(*(part.flatten(0, 1) for part in (q, k, v)), is_causal=True, scale=scale)
-        z = fused.unflatten(0, q.shape[:2])
+        rows = [part.flatten(0, 1) for part in (q, k, v)]
+        z = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], is_causal=True, scale=scale)
+        z = z.unflatten(0, q.shape[:2])
     else:
         scores = q @ k.transpose(-1, -2)
         if spec.positions == "relative":

@@ -31,10 +31,11 @@ class Edit:
     f: Callable[[Tensor, Context], Tensor]
     members: tuple[int, ...] | None = None
 
-    def __call__(self, value: Tensor, context: Context) -> Tensor:
-        members = range(len(value)) if self.members is None else self.members
+    def __call__(self, value: Tensor, facts: dict[str, Tensor], sites: dict[str, Tensor]) -> Tensor:
+        """`value` and `sites` are `[member ...]`; what `f` gets is one member's."""
         changed = list(value.unbind(0))
-        for member in members:
+        for member in range(len(value)) if self.members is None else self.members:
+            context = Context(facts, {site: held[member] for site, held in sites.items()})
             changed[member] = self.f(value[member], context)
         return torch.stack(changed)
 
@@ -57,7 +58,7 @@ class Tape:
             for site in [*self.record, *self.edits]:
                 choose("site", site, list(known))
         self.sites: dict[str, Tensor] = {}
-        self.context = Context(facts or {}, self.sites)
+        self.facts = facts or {}
         self.listening = bool(self.record or self.edits)
 
     def __call__(self, site: str, value: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class Tape:
         if not self.listening:
             return value
         for edit in self.edits.get(site, ()):
-            value = edit(value, self.context)
+            value = edit(value, self.facts, self.sites)
         if self.edits or site in self.record:
             self.sites[site] = value
         return value

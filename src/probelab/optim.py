@@ -39,7 +39,8 @@ class Flat:
         for parameter in self.params.values():
             parameter.grad = None
         loss.backward()
-        torch._foreach_copy_(self.grads, [parameter.grad for parameter in self.params.values()])
+        for gradient, parameter in zip(self.grads, self.params.values(), strict=True):
+            gradient.zero_() if parameter.grad is None else gradient.copy_(parameter.grad)
 
     def load(self, member: int, arrays: dict[str, np.ndarray]) -> None:
         """Set one member's parameters."""

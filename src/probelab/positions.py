@@ -37,8 +37,8 @@ def rotate(x: Tensor, base: float) -> Tensor:
 def relative_scores(q: Tensor, offsets: Tensor) -> Tensor:
     """What relative keys add: `q_i . r_(i-j)`, for `q [member batch head pos d]`, `offsets [member head context d]`.
 
-    Edelman et al. 2024 add a learned vector per offset on the key side only. Entries with j > i mean nothing and must be
-    masked. Instead of gathering, the product over offsets is sheared by padding one column (Huang et al. 2018).
+    Edelman et al. 2024 add a learned vector per offset on the key side only. Entries with j > i mean nothing and must
+    be masked. Instead of gathering, the product over offsets is sheared by padding one column (Huang et al. 2018).
     """
     length = q.shape[-2]
     by_offset = q @ offsets[:, None, :, :length].flip(-2).transpose(-1, -2)
