@@ -25,7 +25,7 @@ from probelab.claims import Claim, median
 from probelab.conduct import conclude, execute, gather, merged, stacked
 from probelab.measures import Heads, Loss, Patterns
 from probelab.runs import RunError
-from probelab.spec import Optimizer, Spec, Transformer
+from probelab.spec import Optimizer, Spec
 from probelab.studies import STUDIES
 from probelab.study import Arm, Job, Preset, Study, parse_range, parse_settings, plan
 from probelab.subject import Subject
@@ -90,12 +90,15 @@ def test_the_second_time_nothing_is_done(alone: Path, monkeypatch: pytest.Monkey
     assert snapshot(alone) == before
 
 
-def test_jobs_that_want_the_same_run_are_one(tmp_path: Path) -> None:
+def test_jobs_that_want_the_same_run_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = replace(job(0, steps=20), arm="other", measures=(Loss(n=8), Heads(n=8)))
     (one,) = merged([job(0), longer])
     assert one.steps == 20 and one.keep == (0, 1, 5, 12, 20)
     assert one.measures == (Loss(n=8), Patterns(), Heads(n=8))
+    honest, names = conduct.work, []
+    monkeypatch.setattr(conduct, "work", lambda jobs, *more: (names.extend(jobs), honest(jobs, *more)))
     execute([job(0), longer], tmp_path, workers=2)
+    assert len(names) == 1, "two processes would not let each other into its folder"
     assert finished(job(0), tmp_path) and finished(longer, tmp_path)
     assert gather([job(0), longer], tmp_path).groupby("arm")["step"].max().to_dict() == {"arm": 12, "other": 20}
 
@@ -132,7 +135,7 @@ def test_a_workers_mistake_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_is_begun_if_one_job_is_impossible(tmp_path: Path) -> None:
-    wrong = job(1, spec=replace(SPEC, model=Transformer(init="none")))
+    wrong = job(1, spec=replace(SPEC, model=replace(SPEC.model, init="none")))
     with pytest.raises(ValueError, match="no init 'none'"):
         execute([job(0), wrong], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -279,7 +282,7 @@ def test_tasks_and_measures_of_ones_own(tmp_path: Path) -> None:
     assert lab.measure(run, lab.Loss(n=8))["value"].notna().all() and lab.measure(run, "norms") is not None
     assert lab.table([run], Largest())["task.bits"].unique() == [3]
     own = Job("own", Spec(Parity(bits=4), SPEC.model, batch=16), 6, (0, 6), (Largest(), Loss(n=8)))
-    execute([own, replace(own, spec=own.spec.seeded(1), seed=1)], tmp_path / "runs", workers=2, stack=2)
+    execute([own, replace(own, spec=own.spec.seeded(1), seed=1)], tmp_path / "runs", workers=2)
     assert set(gather([own], tmp_path / "runs")["measure"]) == {"largest", "loss"}
     with pytest.raises(ValueError, match="open the run with task=<class>"):
         lab.open(run.path)

