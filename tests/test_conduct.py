@@ -374,7 +374,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("turn", range(8))
+@pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_a_random_moment(tmp_path: Path, undisturbed: dict[str, str], workers: int, turn: int) -> None:
     for _ in range(2):
