@@ -267,10 +267,10 @@ MARKOV = Study(
         "400 to 500 and 250 to 400; seed 3 finds another solution, without a previous-token head, and does not switch "
         "sharply at 1e-3 and 2e-3. Rotary positions switch gradually, at step 120 to 230. The published context, "
         "learning rate and dropout (preset full) switched sharply on seeds 0 to 2, at steps 1,813, 951 and 1,311 (61 "
-        "to 116 thousand sequences). A first quick preset, without dropout, met the other solution in most of the seeds "
-        "100 to 105 (5 of 6 passed the phases, median loss .041); with dropout .1 the seeds 0 to 4 all switched, at "
-        "steps 348 to 464, and the quick preset reports on fresh seeds, 106 to 111. One layer beat the unigram strategy "
-        "on seed 0 already (.86 of its loss, contexts of 64); how, was not opened up."
+        "to 116 thousand sequences). A first quick preset, without dropout, met the other solution in most of "
+        "seeds 100 to 105 (5 of 6 passed the phases, median loss .041); with dropout .1 seeds 0 to 4 all switched, at "
+        "steps 348 to 464, and the quick preset reports on fresh seeds, 106 to 111. One layer beat the unigram "
+        "strategy on seed 0 already (.86 of its loss, contexts of 64); how, was not opened up."
     ),
     panels={"phases": (TWO,), "control": (TWO, ONE), "doubly-stochastic": (TWO, STOCHASTIC)},
 )
