@@ -230,6 +230,14 @@ def test_pattern_holds_every_weight_once_for_each_checkpoint(drawn: dict, tmp_pa
     assert drawn["pattern"].data[0].z == drawn["pattern"].frames[slider.active].data[0].z
 
 
+def test_of_many_checkpoints_a_pattern_draws_the_first_the_last_and_some_between():
+    many = np.tril(np.arange(1, 41)[:, None, None, None, None] / 40 * np.ones((1, 1, 1, 4, 4)))
+    figure = pattern(many, range(0, 80, 2), most=5)
+    assert [frame.name for frame in figure.frames] == ["0", "20", "40", "58", "78"]
+    shown = plotted(figure).groupby("frame")["z"].max()
+    assert shown["78"] == 1 and shown["0"] == 0.025, "each checkpoint with its own weights"
+
+
 def test_a_pattern_that_looks_ahead_is_drawn_whole():
     assert len(plotted(pattern(np.full((1, 1, 1, 5, 5), 0.2), [7]))) == 25
 

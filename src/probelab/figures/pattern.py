@@ -22,11 +22,12 @@ def pattern(
     tokens: Sequence[Any] | None = None,
     title: str = "",
     decimals: int = 3,
+    most: int = 20,
 ) -> go.Figure:
     """Draw attention weights, float `[step layer head q k]`, a panel for each head; opens at the last step.
 
     `tokens` labels the positions. Weights are rounded to so many decimals, and those of keys after the query are left
-    out where all of them are zero.
+    out where all of them are zero. Of more than `most` checkpoints, so many are drawn, evenly spaced in their list.
     """
     weights = np.round(np.asarray(weights, float), decimals)
     require(weights.ndim == 5, "shape of weights", weights.shape, "five axes, [step layer head q k]")
@@ -35,6 +36,8 @@ def pattern(
     require(len(steps) == n, "number of steps", len(steps), f"one for each of the {n} patterns in weights")
     require(queries == keys, "shape of weights", weights.shape, "as many queries as keys")
     require(len(labels) == keys, "number of tokens", len(labels), f"one for each of the {keys} positions")
+    drawn = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+    weights, steps = weights[drawn], [steps[k] for k in drawn]
     panels = [_cells(one.reshape(-1, queries, keys), causal=not np.triu(weights, 1).any()) for one in weights]
     side = min((900 - style.LEFT - 90) // heads, 400)
     inner = layers * side + GAP * (layers - 1)

@@ -187,10 +187,9 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         )
     if TWO in arrays:
         found = arrays[TWO]
-        some = np.unique(np.linspace(0, len(found["steps"]) - 1, 20).round().astype(int))
         drawn["pattern"] = figures.pattern(
-            found["pattern"].array[some].astype(float),
-            [found["steps"][k] for k in some],
+            found["pattern"].array,
+            found["steps"],
             tokens=found["tokens"].array.tolist(),
             title="Attention on one sequence over training (two layers, first seed)",
         )

@@ -231,15 +231,14 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             title="Attention to the previous token (median over seeds)",
         ),
     }
-    for arm, found in arrays.items():
-        if arm == TWO:
-            some = np.unique(np.linspace(0, len(found["steps"]) - 1, 20).round().astype(int))
-            drawn["pattern"] = figures.pattern(
-                found["pattern"].array[some].astype(float),
-                [found["steps"][k] for k in some],
-                tokens=found["tokens"].array.tolist(),
-                title="Attention on one chain over training (two layers, first seed)",
-            )
+    if TWO in arrays:
+        found = arrays[TWO]
+        drawn["pattern"] = figures.pattern(
+            found["pattern"].array,
+            found["steps"],
+            tokens=found["tokens"].array.tolist(),
+            title="Attention on one chain over training (two layers, first seed)",
+        )
     return drawn
 
 
