@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import entropy
 
 from probelab.measures._contract import Named, Row, needs_heads
 from probelab.subject import Subject
@@ -60,4 +59,5 @@ class Patterns:
 
 def varied(tokens: np.ndarray) -> int:
     """The row of `tokens [sequence pos]` whose tokens have the highest entropy."""
-    return int(np.argmax([entropy(np.unique(row, return_counts=True)[1]) for row in tokens]))
+    shares = [np.unique(row, return_counts=True)[1] / len(row) for row in tokens]
+    return int(np.argmax([-(share * np.log(share)).sum() for share in shares]))
