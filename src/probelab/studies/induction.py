@@ -214,7 +214,8 @@ INDUCTION = Study(
         "On seeds 0 to 2: with two occurrences of the segment the switch came at step 600 in one seed and not within "
         "1,000 in another; with four it came near step 300 in both. Width 32 with two heads, LeCun init, and 32 tokens "
         "in contexts of 48 did not switch within 700 to 1,000 steps (two occurrences). The price of four occurrences: "
-        "a net with one layer lowers the copy loss further by counting tokens, as the line in the figure shows."
+        "a net with one layer lowers the copy loss too, at first to what counting "
+        "tokens gives (the line), then beyond it."
     ),
     panels={"two-layers": (TWO,)},
 )
