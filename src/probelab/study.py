@@ -8,21 +8,20 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from probelab.claims import Claim
 from probelab.kinds import plain
 from probelab.schedule import kept
 from probelab.spec import Spec, digest, replace_all, settable
 from synthetic_tasks.task import choose
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a worker needs none of these, and starts .6 s sooner without the statistics behind claims
     import pandas as pd
     import plotly.graph_objects as go
 
+    from probelab.claims import Claim
     from probelab.measures import Measure
 
 Seeds = tuple[int, ...]
 REPORT = tuple(range(100, 106))
-
 
 @dataclass(frozen=True)
 class Arm:

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,27 @@ def measure_from_json(data: dict[str, Any]) -> Measure:
     return build(f"the measure {data['name']}", MEASURES[data["name"]], dials)
 
 
+class Gathered:
+    """Reports gathered, so that a parent is woken a few times a second and not at every step."""
+
+    def __init__(self, send: Report, seconds: float = 0.25) -> None:
+        self.send, self.seconds = send, seconds
+        self.waiting: Counter[str] = Counter()
+        self.last = time.monotonic()
+
+    def __call__(self, kind: str, done: int) -> None:
+        self.waiting[kind] += done
+        if time.monotonic() - self.last >= self.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        for kind, done in self.waiting.items():
+            self.send(kind, done)
+        self.waiting.clear()
+        self.last = time.monotonic()
+
+
 def main() -> None:
     """The worker: read stacks of jobs until the input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes our input
@@ -121,13 +144,9 @@ def main() -> None:
             order = json.loads(stacks.pop(0))
         try:
             jobs = [job_from_json(job) for job in order["jobs"]]
-            work(
-                jobs,
-                Path(order["root"]),
-                order["memory"],
-                order["device"],
-                lambda kind, done: say(kind=kind, done=done),
-            )
+            gathered = Gathered(lambda kind, done: say(kind=kind, done=done))
+            work(jobs, Path(order["root"]), order["memory"], order["device"], gathered)
+            gathered.flush()
             say(kind="finished")
         except (RunError, ValueError, OSError) as error:
             say(kind="error", text=str(error))
