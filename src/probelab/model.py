@@ -160,7 +160,10 @@ def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
     resid = tape("hook_embed", resid)
     length = x.tokens.shape[-1]
     if spec.positions == "learned":
-        return resid + tape("hook_pos_embed", p["pos_embed.W_pos"][:, None, :length].expand_as(resid))
+        learned = p["pos_embed.W_pos"].unsqueeze(1)
+        if length < learned.shape[-2]:
+            learned = learned[..., :length, :]
+        return resid + tape("hook_pos_embed", learned.expand_as(resid))
     if spec.positions == "sinusoidal":
         return resid + tape(
             "hook_pos_embed", sinusoids(length, spec.d_model, spec.base, resid.dtype, resid.device).expand_as(resid)

@@ -37,7 +37,7 @@ def norm(kind: str, p: Params, name: str, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], eps=EPS)
     weight, bias = p[f"{name}.w"], p[f"{name}.b"]
     if len(x) == 1:
-        return F.layer_norm(x, x.shape[-1:], weight[0], bias[0], EPS)
+        return F.layer_norm(x, x.shape[-1:], weight.squeeze(0), bias.squeeze(0), EPS)
     return torch.stack(
         [F.layer_norm(one, one.shape[-1:], w, b, EPS) for one, w, b in zip(x, weight, bias, strict=True)]
     )
