@@ -10,14 +10,20 @@ import numpy as np
 from benchmarks.peers import ours
 from benchmarks.steps import SHAPES
 from benchmarks.timing import Call, Line, race, ratio
-from synthetic_tasks import Markov, Repeats, Task, batch
+from probelab.spec import Spec, Transformer
+from synthetic_tasks import Classification, Markov, Repeats, Task, batch, preset
 
 ROUNDS = 25
 
 
 def generation() -> list[Line]:
     lines = []
-    for task, loop in ((Markov(states=3, length=100), markov_loop), (Repeats(tokens=64, length=64), repeats_loop)):
+    loops = {
+        Markov(states=3, length=100): markov_loop,
+        Repeats(tokens=64, length=64): repeats_loop,
+        Classification(): classification_loop,
+    }
+    for task, loop in loops.items():
         contestants: dict[str, Call] = {
             "ours": drawing(task, 64),
             "loop": partial(loop, task, np.random.default_rng(0), 64),
@@ -27,7 +33,13 @@ def generation() -> list[Line]:
         lines.append(
             Line(f"64 sequences of {task.name}, facts included", "a loop over sequences", "10", f"{value:.0f}")
         )
-    for shape, spec in SHAPES.items():
+    small = Transformer(heads=2, d_model=32, d_mlp=128)
+    single = Transformer(heads=1, readout=(64,))
+    studied = {
+        "study skew, B64": Spec(Classification(), small, batch=64),
+        "study abrupt, new classes, B128": Spec(preset(Classification, "reddy2023", p_novel=0.8), single, batch=128),
+    }
+    for shape, spec in (SHAPES | studied).items():
         seconds = race({"draw": drawing(spec.task, spec.batch), "step": ours([spec])}, ROUNDS)
         share = ratio(seconds["draw"], seconds["step"])
         lines.append(Line(f"drawing a batch: {shape}", "share of a training step", "at most 10 %", f"{share:.1%}"))
@@ -65,3 +77,22 @@ def repeats_loop(task: Repeats, rng: np.random.Generator, n: int) -> np.ndarray:
         row[again : again + size] = row[start : start + size]
         rows.append(row)
     return np.array(rows)
+
+
+def classification_loop(task: Classification, rng: np.random.Generator, n: int) -> np.ndarray:
+    """One sequence after the other, item by item (as in the code of Chan et al. 2022 and Reddy 2023)."""
+    rows, classes = [], np.arange(task.classes)
+    for _ in range(n):
+        if rng.random() < task.p_bursty:
+            one, two = rng.choice(classes, 2, p=task.p)
+            context = [one] * 3 + [two] * 3 + list(rng.choice(classes, 2, p=task.p))
+            rng.shuffle(context)
+            chosen = [*context, rng.choice([one, two])]
+        else:
+            chosen = list(rng.choice(classes, 9, p=task.p))
+        row = []
+        for k in chosen:
+            item = task.fixed["means"][k] + task.noise * rng.normal(size=task.dim) / np.sqrt(task.dim)
+            row += [item / np.sqrt(1 + task.noise**2), np.full(task.dim, k % task.outputs)]
+        rows.append(row)
+    return np.array(rows, np.float32)

@@ -13,7 +13,7 @@ from torch import Tensor
 from probelab.bridge import to_transformer_lens
 from probelab.model import init, shapes
 from probelab.optim import Flat, Update
-from probelab.spec import Spec
+from probelab.spec import Spec, Transformer
 from probelab.subject import Model
 from probelab.train import member_losses
 from synthetic_tasks import batch
@@ -114,6 +114,7 @@ class Block(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
         model, d = spec.model, spec.model.d_model
+        assert isinstance(model, Transformer)
         self.heads, self.rotary = model.heads_of(0), model.positions == "rotary"
         self.before, self.joint, self.out = nn.LayerNorm(d), nn.Linear(d, 3 * d), nn.Linear(d, d)
         sizes = (nn.Linear(d, model.d_mlp), nn.GELU(), nn.Linear(model.d_mlp, d)) if model.d_mlp else ()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from synthetic_tasks.card import card
+from synthetic_tasks.classification import Classification
 from synthetic_tasks.export import generate
 from synthetic_tasks.gallery import describe, gallery
 from synthetic_tasks.markov import Markov
 from synthetic_tasks.repeats import Repeats
 from synthetic_tasks.task import Batch, Pairs, Task, batch, preset, stream, turn
 
-TASKS: dict[str, type[Task]] = {"markov": Markov, "repeats": Repeats}
+TASKS: dict[str, type[Task]] = {"markov": Markov, "repeats": Repeats, "classification": Classification}
 
 __all__ = [
     "TASKS",
     "Batch",
+    "Classification",
     "Markov",
     "Pairs",
     "Repeats",

@@ -39,6 +39,8 @@ def card(task: Task, split: str, batches: Iterable[Batch]) -> dict[str, Any]:
     }
     if (tokens >= 0).any():
         measured |= _tokens(task, tokens)
+    if of_task := task.statistics(lots):
+        measured["statistics"] = of_task
     measured["loss"] = _losses(task, lots)
     asked = {"task": task.name, "version": task.version, "split": split, "dials": asdict(task)}
     asked |= {"vocab": task.vocab, "outputs": task.outputs, "chance": task.chance(split)}
@@ -116,6 +118,9 @@ def tables(card: dict[str, Any]) -> str:
         lines += [f"| share of tokens that came before in their sequence | {_show(burst['repeated'])} |"]
         lines += [f"| the same, were tokens independent | {_show(burst['independent'])} |"]
         lines += [f"| two places of one sequence agree, against two sequences | {_show(burst['ratio'])} times |"]
+    if "statistics" in measured:
+        lines += ["", f"| measured of {asked['task']} | value |", "|---|---|"]
+        lines += [f"| {name} | {_show(value)} |" for name, value in measured["statistics"].items()]
     if "entropy_rate" in measured:
         information = measured["mutual_information"]
         lines += ["", "| places apart | " + " | ".join(information) + " |", "|---|" + "---|" * len(information)]

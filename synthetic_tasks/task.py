@@ -152,6 +152,10 @@ class Task:
         """The accuracy of a uniform guess over what may be answered."""
         return 1 / self.outputs
 
+    def statistics(self, lots: list[Batch]) -> dict[str, float]:
+        """What the card of a dataset says beyond tokens: name -> value, measured on the facts of a sample."""
+        return {}
+
     def show(self) -> str:
         """An annotated sample, as text."""
         raise NotImplementedError

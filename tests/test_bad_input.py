@@ -187,7 +187,7 @@ def test_a_gpu_that_is_not_there(refused: Callable[..., str]) -> None:
         (dict(steps=4, keep=[0, 9]), "keep = 9 is out of range: whole numbers from 0 to steps = 4"),
         (dict(steps=4, seed=0.5), "world = 0.5 is out of range"),
         (dict(steps=4, batch=True), "batch = True is out of range"),
-        (dict(task=SPEC, model=SPEC.model), "is out of range: a task, where model or optimizer are given beside it"),
+        (dict(task=SPEC, model=SPEC.model), "a task, where model, optimizer or edits are given beside it"),
         (dict(model=Transformer(init="none")), "no init 'none'"),
         (dict(optimizer=3), "optimizer = 3 is out of range: it is of kind Optimizer"),
         (dict(task=Markov), "is out of range: it is of kind Task"),

@@ -176,8 +176,12 @@ def test_sizes(text: str, expected: int) -> None:
     assert size(text) == expected
 
 
+# where this test itself was started in the background, children would inherit that Ctrl-C is ignored
+ARMED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from probelab.cli import main; main()"
+
+
 def test_ctrl_c_is_told_in_one_line_and_the_same_command_continues(probelab: Probelab, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", "from probelab.cli import main; main()", "train", "markov", "--steps", "4000"]
+    arguments = [sys.executable, "-c", ARMED, "train", "markov", "--steps", "4000"]
     arguments += ["--set", "length=16", "--model", "d_model=16", "--out", str(tmp_path / "lab")]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     while process.poll() is None and not list(tmp_path.glob("lab/runs/*/checkpoints/000100*")):

@@ -15,8 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["synthetic_tasks"],
-    ["spec", "kinds", "rows", "runs"],
-    ["model", "weights", "positions", "attention", "train", "schedule", "optim", "edit", "bridge", "subject"],
+    ["spec", "kinds", "clamps", "rows", "runs"],
+    ["model", "weights", "positions", "attention", "recurrent"]
+    + ["train", "schedule", "optim", "edit", "bridge", "subject"],
     ["measures", "curves", "figures"],
     ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
     ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py

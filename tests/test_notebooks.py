@@ -10,6 +10,10 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 BRIEF = {"STEPS = 1000": "STEPS = 40"}
+CLAIMS = {  # what a notebook prints where its claim was asserted: on recorded rows, or on the run of full length
+    "00_quickstart": ("recorded:", "prefix matching: switched", "copy loss: switched"),
+    "01_in_context_learning_from_skew": ("ICL, 1,024 classes: switched", "ICL, 64 classes: flat"),
+}
 
 
 def run(path: Path, folder: Path, replaced: dict[str, str]) -> nbformat.NotebookNode:
@@ -37,7 +41,7 @@ def test_stored_without_outputs(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     told = said(run(path, tmp_path, BRIEF))
-    assert "recorded:" in told, "the claim is asserted on recorded rows"
+    assert "recorded:" in told or "recorded:" not in CLAIMS[path.stem], "the claim is asserted on recorded rows"
     assert list(tmp_path.glob("runs/runs/*/checkpoints/000040.safetensors")), "a model was trained"
 
 
@@ -45,4 +49,4 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_shows_what_it_promises(path: Path, tmp_path: Path) -> None:
     told = said(run(path, tmp_path, {}))
-    assert "prefix matching: switched" in told and "copy loss: switched" in told
+    assert [claim for claim in CLAIMS[path.stem] if claim not in told] == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probelab.model import shapes
-from probelab.spec import Transformer
+from probelab.spec import Recurrent, Transformer
 from synthetic_tasks import Batch, Task
 
 
@@ -49,7 +49,7 @@ class Toy(Task):
         return Batch(tokens, targets, vectors)
 
 
-def random_params(spec: Transformer, task: Task, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_params(spec: Transformer | Recurrent, task: Task, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Parameters none of which is near its initial value: biases and norms must matter."""
     table = {name: shape for name, (shape, _, _) in shapes(spec, task).items()}
     return {

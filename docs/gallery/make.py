@@ -19,22 +19,12 @@ from probelab.study import Study
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "src" / "probelab" / "examples"
-KEPT = [
-    "arm",
-    "run",
-    "seed",
-    "step",
-    "sequences",
-    "tokens",
-    "measure",
-    "metric",
-    "value",
-    "strategy",
-    "layer",
-    "head",
-    "pos",
-]
+KEPT = ["arm", "run", "seed", "step", "sequences", "tokens", "measure", "split", "metric", "value"]
+KEPT += ["strategy", "layer", "head", "pos"]
+KEPT += [f"task.{dial}" for dial in ("p_bursty", "classes", "zipf", "noise", "multiplicity")]
 METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_oracle", "previous_token", "prefix_matching"]
+METRICS += ["accuracy", "accuracy_in_context", "owned_accuracy", "log_prob", "context_mass", "weight"]
+METRICS += ["label_to_item", "query_to_correct"]
 
 
 def record(study: str, runs: Path) -> None:

@@ -20,31 +20,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probelab import curves, figures, measures
     from probelab.api import arrays, example, measure, open, oracle_losses, runs, table, train
+    from probelab.clamps import Copy, HandBuiltLayer, Match, OnlyHeads, PreviousToken
     from probelab.edit import Edit
-    from probelab.live import LiveCurve
+    from probelab.live import LiveCurve, LiveScores
     from probelab.measures import Heads, InContext, Loss, Norms, Patterns, Strategy
-    from probelab.spec import Optimizer, Spec, Transformer
+    from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
     from probelab.subject import Model, Run, Subject
 
 __version__ = "0.1.0"
 HOMES = {
     "probelab.api": ("arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"),
+    "probelab.clamps": ("Copy", "HandBuiltLayer", "Match", "OnlyHeads", "PreviousToken"),
     "probelab.edit": ("Edit",),
-    "probelab.live": ("LiveCurve",),
+    "probelab.live": ("LiveCurve", "LiveScores"),
     "probelab.measures": ("Heads", "InContext", "Loss", "Norms", "Patterns", "Strategy"),
-    "probelab.spec": ("Optimizer", "Spec", "Transformer"),
+    "probelab.spec": ("LSTM", "RNN", "Optimizer", "Spec", "Transformer"),
     "probelab.subject": ("Model", "Run", "Subject"),
 }
 __all__ = [
+    "Copy",
     "Edit",
+    "HandBuiltLayer",
     "Heads",
     "InContext",
+    "LSTM",
     "LiveCurve",
+    "LiveScores",
     "Loss",
+    "Match",
     "Model",
     "Norms",
+    "OnlyHeads",
     "Optimizer",
     "Patterns",
+    "PreviousToken",
+    "RNN",
     "Run",
     "Spec",
     "Strategy",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probelab.clamps import Clamp
 from probelab.measures._read import by_oracle, oracle_nats
 from probelab.record import arrays, measure
 from probelab.rows import join_dials, load_rows, tidy
 from probelab.runs import Folder, home, run_folders
 from probelab.schedule import kept
-from probelab.spec import Optimizer, Spec, Transformer
+from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
 from probelab.subject import Run, unseen
 from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
@@ -26,11 +27,12 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 def train(
     task: Task | Spec,
-    model: Transformer | None = None,
+    model: Transformer | LSTM | RNN | None = None,
     steps: int = 1000,
     *,
     optimizer: Optimizer | None = None,
     batch: int = 64,
+    edits: Sequence[Clamp] = (),
     seed: int | None = None,
     keep: Sequence[int] | None = None,
     out: str | Path | None = None,
@@ -40,24 +42,26 @@ def train(
 ) -> Run:
     """Train one model and return its run; what is on disk already is not trained again.
 
-    task      or a whole `lab.Spec`, which says model, optimizer, batch and each seed itself
+    task      or a whole `lab.Spec`, which says model, optimizer, batch, edits and each seed itself
+    edits     what every step overwrites while the rest learns, such as `(lab.Match(head=3),)`
     keep      steps whose weights are kept; sixteen a decade in log spacing, if None
     seed      world, data and init at once; if None, the task's own world, and 0 for the others
     progress  True shows a bar; a function is called with the number of steps just done
-    watch     called with each step and its loss, such as `lab.LiveCurve`; also for the steps that were trained before
+    watch     called with each step and its loss, such as `lab.LiveCurve`; also for the steps that were trained before.
+              Its method `look`, if it has one as `lab.LiveScores` does, is called with the run and each step kept
     """
     if isinstance(task, Spec):
         spec = task
-        require(
-            model is None and optimizer is None, "task", spec, "a task, where model or optimizer are given beside it"
-        )
+        alone = model is None and optimizer is None and not edits
+        require(alone, "task", spec, "a task, where model, optimizer or edits are given beside it")
     else:
-        spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch)
+        spec = Spec(task, model or Transformer(), optimizer or Optimizer(), batch=batch, edits=tuple(edits))
     spec = spec if seed is None else spec.seeded(seed)
     steps_kept = kept(steps) if keep is None else tuple(keep)
     check(spec, steps, steps_kept, device)
     folder = Folder.create(spec, home(out) / "runs")
-    each = None if watch is None else lambda step, losses: watch(step, losses[0])
+    run = Run(folder.path, type(spec.task))
+    each = None if watch is None else watching(watch, run, steps_kept)
     if progress is True:
         from probelab.progress import bar
 
@@ -65,7 +69,21 @@ def train(
             grow([folder], steps, steps_kept, device, advance, each)
     else:
         grow([folder], steps, steps_kept, device, progress or None, each)
-    return Run(folder.path, type(spec.task))
+    if watch is not None and hasattr(watch, "look") and run.checkpoint(steps).exists():
+        watch.look(run, steps)
+    return run
+
+
+def watching(watch: Any, run: Run, steps: Sequence[int]) -> Callable[[int, list[float]], None]:
+    """What training calls at each step: `watch`, after its look at the weights if they were kept then."""
+    looks = set(steps) if hasattr(watch, "look") else set()
+
+    def each(step: int, losses: list[float]) -> None:
+        if step in looks and np.isfinite(losses[0]):
+            watch.look(run, step)
+        watch(step, losses[0])
+
+    return each
 
 
 def open(path: str | Path, task: type[Task] | None = None) -> Run:

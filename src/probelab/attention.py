@@ -54,11 +54,12 @@ def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tap
         split = [tape(site, repeat(x, "... pos d -> ... pos head d", head=heads)) for site in inputs]
         weights = weight.chunk(3, -1)
         parts = [
-            (
-                norm(spec.norm, p, before, part).unsqueeze(-2)
-                @ rearrange(w, "member d (head e) -> member 1 1 head d e", head=heads)
-            ).squeeze(-2)
+            rearrange(norm(spec.norm, p, before, part), "member batch pos head d -> member head (batch pos) d")
+            @ rearrange(w, "member d (head e) -> member head d e", head=heads)
             for part, w in zip(split, weights, strict=True)
+        ]
+        parts = [
+            rearrange(part, "member head (batch pos) e -> member batch pos head e", pos=x.shape[2]) for part in parts
         ]
         if bias is not None:
             parts = [

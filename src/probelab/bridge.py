@@ -63,6 +63,7 @@ def check(model: Model) -> None:
         ("heads", spec.heads, len(sizes) == 1, "the same number in every layer"),
         ("scaled", spec.scaled, spec.scaled or spec.head_size(0) == 1, "True: its scores are divided by sqrt(d_head)"),
         ("readout", spec.readout, not spec.readout, "(): its logits are linear in the last normalised stream"),
+        ("edits", model.edits, not model.edits, "(): it knows no clamps"),
         ("features", task.features, task.features == 0, f"0: it reads tokens only, and {task.name} has vectors"),
     ]:
         if not holds:

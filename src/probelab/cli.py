@@ -165,17 +165,20 @@ def train(
     task: Annotated[str, typer.Argument(help="A task, see `probelab tasks`.")],
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1000,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the task: states=3")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Turn a dial of the model: layers=2")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Turn a dial of the model: layers=2, or kind=lstm")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="Turn a dial of the optimiser: lr=2e-3")] = None,
+    clamp: Annotated[list[str] | None, typer.Option(help="Overwritten in every step: match:layer=1:head=3")] = None,
     batch: Annotated[int, typer.Option(help="Sequences per step.")] = 64,
     seed: Annotated[int, typer.Option(help="World, data and init at once.")] = 0,
     device: Device = "cpu",
     out: Out = None,
 ) -> None:
     """Train one model on a task and say where the run lies."""
+    from dataclasses import replace
+
     from probelab import api
     from probelab.spec import Optimizer, Spec, Transformer, replace_all
-    from probelab.study import parse_settings
+    from probelab.study import parse_clamp, parse_settings
     from synthetic_tasks import TASKS
     from synthetic_tasks.task import choose_from
 
@@ -186,7 +189,8 @@ def train(
         for room, texts in turned.items()
         for dial, values in parse_settings(texts or []).items()
     }
-    run = api.train(replace_all(spec, dials), steps=positive("--steps", steps), device=device, out=out)
+    spec = replace(replace_all(spec, dials), edits=tuple(map(parse_clamp, clamp or [])))
+    run = api.train(spec, steps=positive("--steps", steps), device=device, out=out)
     print(run.path)
     if run.stopped:
         step, reason = run.stopped["step"], run.stopped["reason"]
@@ -274,7 +278,7 @@ def show(study: Any, outcome: Any, out: Path) -> None:
             print(f"figure: {path}")
     if not any(path.suffix == ".png" for path in outcome.files):
         print("no PNG: install Chrome or Chromium (Debian: apt install chromium) and run the same command again")
-    print(f"try next: probelab reproduce {study.name} --set task.length=50,100 --seeds 0-2")
+    print(f"try next: probelab reproduce {study.name} --set {study.next} --seeds 0-2")
 
 
 def one(name: str, values: list[Any]) -> Any:

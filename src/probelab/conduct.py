@@ -24,6 +24,7 @@ from probelab.optim import LANE
 from probelab.record import absent, arrays, read_arrays, recorded
 from probelab.rows import join_dials, load_rows, save_rows, tidy
 from probelab.runs import Folder, RunError, write
+from probelab.spec import Transformer
 from probelab.study import Job, Study
 from probelab.subject import MEMORY, Run
 from probelab.train import check_stack
@@ -98,11 +99,15 @@ def stacked(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 def stackable(first: Job, second: Job) -> bool:
     """Would training both as one leave the bits that each leaves alone?"""
     model, batch = first.spec.model, first.spec.batch
-    widths = [model.heads_of(layer) * model.head_size(layer) for layer in range(model.layers)]
+    widths = []
+    if isinstance(model, Transformer):
+        widths = [model.heads_of(layer) * model.head_size(layer) for layer in range(model.layers)]
     if any(size % LANE for size in (batch, model.d_model, model.d_mlp, *widths)):
         return False  # kernels then depend on the size of the stack, in the last bit
     if (first.steps, first.keep) != (second.steps, second.keep):
         return False
+    if first.spec.edits != second.spec.edits:
+        return False  # what one clamp reads, all members compute: another attention path
     try:
         check_stack([first.spec, second.spec])
     except ValueError:

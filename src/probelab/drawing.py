@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from probelab.curves import over_seeds
+from probelab.curves import across, onset, over_seeds
 from probelab.figures import FIGURES, save
 from probelab.rows import load_rows, pick, tidy
 from probelab.runs import Folder, RunError, home, load_arrays
@@ -84,6 +84,45 @@ def draw_pattern(rows: pd.DataFrame, metric: str | None, folder: Folder | None) 
     )
 
 
+def draw_multiples(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = whole(rows, metric or "accuracy")
+    return FIGURES["multiples"](
+        chosen, "split", band=over_seeds(chosen, by=("arm", "split", "metric")), title=metric or "accuracy"
+    )
+
+
+def draw_plane(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = whole(rows, metric or "accuracy")
+    x, y = ({"split": split} for split in ("iwl", "icl"))
+    both = pick(chosen, split=["iwl", "icl"])
+    return FIGURES["plane"](
+        both, x, y, band=over_seeds(both, by=("arm", "split", "metric")), title=metric or "accuracy"
+    )
+
+
+def draw_race(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = one_split(whole(rows, metric or "loss"))
+    dated = onset(chosen, by=("run", "metric"))
+    return FIGURES["race"](dated, medians=across(dated, by=("arm", "metric")), title=f"onset of {metric or 'loss'}")
+
+
+def draw_phase_diagram(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = one_split(whole(rows, metric or "loss"))
+    dials = [name for name in chosen if str(name).startswith(("task.", "model.")) and chosen[name].nunique() > 1]
+    dials = [name for name in dials if name != "task.world"]
+    if len(dials) < 2:
+        raise RunError(f"a phase diagram needs two dials that differ, and here is {', '.join(dials) or 'none'}")
+    ends = chosen[chosen["step"] == chosen.groupby("run")["step"].transform("max")]
+    ends = ends[(ends[dials[2:]] == ends[dials[2:]].mode().iloc[0]).all(axis=1)] if dials[2:] else ends
+    return FIGURES["phase_diagram"](ends, metric or "loss", dials[0], dials[1], title=metric or "loss")
+
+
+def one_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the split that training sees, or of the first one."""
+    splits = list(rows["split"].dropna().unique())
+    return pick(rows, split="train" if "train" in splits else splits[0]) if len(splits) > 1 else rows
+
+
 def whole(rows: pd.DataFrame, metric: str, *coordinates: str) -> pd.DataFrame:
     """Rows of a metric without a position, and without any free coordinate that the figure does not use."""
     chosen = pick(rows, metric=metric, pos=None)
@@ -98,4 +137,8 @@ DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]]
     "phases": draw_phases,
     "heads": draw_heads,
     "pattern": draw_pattern,
+    "multiples": draw_multiples,
+    "plane": draw_plane,
+    "race": draw_race,
+    "phase_diagram": draw_phase_diagram,
 }

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from probelab.clamps import Clamp
+from synthetic_tasks import Batch
 from synthetic_tasks.task import choose
+
+Facts = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Context:
     """What an edit may look at: the batch's facts as tensors, and the sites passed so far."""
 
-    facts: dict[str, Tensor] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     sites: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -24,20 +29,33 @@ class Context:
 class Edit:
     """Replace what a site holds by `f(value, context)`; members that are not listed get their value back.
 
-    `f` sees one member at a time, so `value` has just the axes of its site.
+    `f` sees one member at a time, so `value` has just the axes of its site. Sites that it `reads` are passed even where
+    a faster way would leave them out.
     """
 
     site: str
     f: Callable[[Tensor, Context], Tensor]
     members: tuple[int, ...] | None = None
+    reads: tuple[str, ...] = ()
 
-    def __call__(self, value: Tensor, facts: dict[str, Tensor], sites: dict[str, Tensor]) -> Tensor:
-        """`value` and `sites` are `[member ...]`; what `f` gets is one member's."""
+    def __call__(self, value: Tensor, facts: Facts | Sequence[Facts], sites: dict[str, Tensor]) -> Tensor:
+        """`value` and `sites` are `[member ...]`; what `f` gets is one member's. Facts are everybody's, or one each."""
         changed = list(value.unbind(0))
         for member in range(len(value)) if self.members is None else self.members:
-            context = Context(facts, {site: held[member] for site, held in sites.items()})
+            mine = facts if isinstance(facts, dict) else facts[member]
+            context = Context(mine, {site: held[member] for site, held in sites.items()})
             changed[member] = self.f(value[member], context)
         return torch.stack(changed)
+
+
+def clamping(clamps: Iterable[Clamp], members: tuple[int, ...] | None = None) -> list[Edit]:
+    """What clamps do, as edits of these members (of all, if None)."""
+    return [Edit(site, f, members, clamp.reads) for clamp in clamps for site, f in clamp.changes().items()]
+
+
+def facts_of(batch: Batch, device: torch.device | str = "cpu") -> Facts:
+    """The facts of a batch as tensors."""
+    return {name: torch.from_numpy(np.asarray(fact)).to(device) for name, fact in batch.facts.items()}
 
 
 class Tape:
@@ -47,15 +65,16 @@ class Tape:
         self,
         record: Iterable[str] = (),
         edits: Iterable[Edit] = (),
-        facts: dict[str, Tensor] | None = None,
+        facts: Facts | Sequence[Facts] | None = None,
         known: Iterable[str] = (),
     ):
         self.record = set(record)
         self.edits: dict[str, list[Edit]] = {}
         for edit in edits:
             self.edits.setdefault(edit.site, []).append(edit)
+        self.read = {site for lot in self.edits.values() for edit in lot for site in edit.reads}
         if known:
-            for site in [*self.record, *self.edits]:
+            for site in [*self.record, *self.edits, *self.read]:
                 choose("site", site, list(known))
         self.sites: dict[str, Tensor] = {}
         self.facts = facts or {}
@@ -72,8 +91,8 @@ class Tape:
         return value
 
     def wants(self, *sites: str) -> bool:
-        """Is any of these sites recorded or edited? What nobody asks for need not be computed."""
-        return self.listening and any(site in self.record or site in self.edits for site in sites)
+        """Is any of these sites recorded, edited or read? What nobody asks for need not be computed."""
+        return self.listening and any(site in self.record or site in self.edits or site in self.read for site in sites)
 
     def recorded(self) -> dict[str, Any]:
         """Only the sites that were asked for."""

@@ -1,10 +1,12 @@
-"""The dials of frozen dataclasses: what kind each is declared, values stored as declared, and as JSON-ready data."""
+"""The dials of frozen dataclasses: what kind each is declared, values stored as declared, as JSON, and its digest."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import fields, is_dataclass
 from functools import cache
+from hashlib import blake2b
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -97,3 +99,20 @@ def plain(thing: Any) -> Any:
     if isinstance(thing, dict):
         return {str(key): plain(value) for key, value in thing.items()}
     return thing.item() if isinstance(thing, np.generic) else thing
+
+
+def differing(thing: Any) -> list[str]:
+    """The dials that differ from their defaults, as `states=3` or `heads=1+2`; without `world`, which is a seed."""
+    differ = [f.name for f in fields(thing) if f.name != "world" and getattr(thing, f.name) != f.default]
+    values = plain(thing)
+    return [f"{dial}={'+'.join(map(str, v)) if isinstance(v := values[dial], list) else v}" for dial in differ]
+
+
+def canonical(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, size: int = 5) -> str:
+    """Hash of the canonical text, in hexadecimal."""
+    return blake2b(canonical(value).encode(), digest_size=size).hexdigest()

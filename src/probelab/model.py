@@ -9,28 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probelab import recurrent
 from probelab.attention import Dropout, attend
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
-from probelab.spec import Transformer
-from probelab.weights import Params, embed, linear, norm
+from probelab.spec import Recurrent, Transformer
+from probelab.weights import Params, Shape, embed, linear, norm
 from synthetic_tasks import Batch, Task, stream
 from synthetic_tasks.task import choose_from
 
 
-class Shape(NamedTuple):
-    """One parameter: its shape `[in out]`, what it does, how many layers write to the stream, and its decay group."""
-
-    shape: tuple[int, ...]
-    role: str
-    group: str
-
-
-def shapes(spec: Transformer, task: Task) -> dict[str, Shape]:
+def shapes(spec: Transformer | Recurrent, task: Task) -> dict[str, Shape]:
     """Every parameter of a model on a task, by name."""
     d, table = spec.d_model, {"embed.W_E": Shape((task.vocab, spec.d_model), "embed", "embedding")}
     if task.features:
         table["embed.W_in"] = Shape((task.features, d), "weight", "embedding")
+    if isinstance(spec, Recurrent):
+        unembed = Shape((d, task.outputs), "unembed", "readout")
+        return {**table, **recurrent.shapes(spec), "unembed.W_U": unembed}
     if spec.positions == "learned":
         table["pos_embed.W_pos"] = Shape((task.context, d), "embed", "positions")
 
@@ -83,7 +79,7 @@ INITS = {
 }
 
 
-def init(spec: Transformer, task: Task, seed: int) -> dict[str, np.ndarray]:
+def init(spec: Transformer | Recurrent, task: Task, seed: int) -> dict[str, np.ndarray]:
     """Parameters from the init seed's stream; each has its own address, so one more leaves the others as they are."""
     std = choose_from("init", spec.init, INITS)
     params = {}
@@ -118,13 +114,18 @@ def no_dropout(site: str, value: Tensor) -> Tensor:
     return value
 
 
-def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout) -> Tensor:
+def apply(
+    spec: Transformer | Recurrent, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout
+) -> Tensor:
     """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training."""
+
+    resid = drop("hook_embed", embedded(spec, p, x, tape))
+    if isinstance(spec, Recurrent):
+        return tape("logits", linear(recurrent.recur(spec, p, resid, tape), p["unembed.W_U"]))
 
     def normed_linear(value: Tensor, name: str, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return linear(norm(spec.norm, p, name, value), weight, bias)
 
-    resid = drop("hook_embed", embedded(spec, p, x, tape))
     for layer in range(spec.layers):
         block = f"blocks.{layer}"
         resid = tape(f"{block}.hook_resid_pre", resid)
@@ -150,7 +151,7 @@ def apply(spec: Transformer, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dr
     return tape("logits", linear(hidden, unembed))
 
 
-def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
+def embedded(spec: Transformer | Recurrent, p: Params, x: Inputs, tape: Tape) -> Tensor:
     """Tokens, vectors and positions as `[member batch pos d_model]`: `E[token] + vector @ W_in (+ P)`."""
     if x.vectors is None:
         resid = embed(x.tokens, p["embed.W_E"])
@@ -171,8 +172,10 @@ def embedded(spec: Transformer, p: Params, x: Inputs, tape: Tape) -> Tensor:
     return resid
 
 
-def sites(spec: Transformer) -> list[str]:
+def sites(spec: Transformer | Recurrent) -> list[str]:
     """Every site of the forward pass, in the order in which they are passed."""
+    if isinstance(spec, Recurrent):
+        return ["hook_embed", *recurrent.sites(spec), "logits"]
     names = ["hook_embed"] + ["hook_pos_embed"] * (spec.positions in ("learned", "sinusoidal"))
     for layer in range(spec.layers):
         block = f"blocks.{layer}"

@@ -39,14 +39,8 @@ class Flat:
         for parameter in self.params.values():
             parameter.grad = None
         loss.backward()
-        reached = [
-            (mine, parameter.grad)
-            for mine, parameter in zip(self.grads, self.params.values(), strict=True)
-            if parameter.grad is not None
-        ]
-        if len(reached) < len(self.grads):
-            self.grad.zero_()
-        torch._foreach_copy_(*map(list, zip(*reached, strict=True)))
+        for gradient, parameter in zip(self.grads, self.params.values(), strict=True):
+            gradient.zero_() if parameter.grad is None else gradient.copy_(parameter.grad)
 
     def load(self, member: int, arrays: dict[str, np.ndarray]) -> None:
         """Set one member's parameters."""

@@ -61,6 +61,9 @@ def progress_of(folder: Folder, table: pd.DataFrame) -> pd.DataFrame:
 def join_dials(table: pd.DataFrame, folders: Iterable[Folder]) -> pd.DataFrame:
     """The table with the dials of its runs as columns (`task.zipf`, `model.layers`)."""
     described = pd.DataFrame([{"run": folder.name, **flat(folder.spec)} for folder in folders])
+    for dial in described:  # heads = 8 in one arm and (8, 1) in another: a column has one kind
+        if described[dial].map(type).nunique() > 1 and described[dial].map(lambda x: isinstance(x, str)).any():
+            described[dial] = described[dial].map(lambda x: x if isinstance(x, str) or pd.isna(x) else str(x))
     return table.merge(described, on="run", how="left")
 
 

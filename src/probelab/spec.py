@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from dataclasses import dataclass, field, fields, replace
-from hashlib import blake2b
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
-from probelab.kinds import build, dials, plain, settle
+from probelab.clamps import Clamp, clamp_of
+from probelab.kinds import build, canonical, dials, differing, digest, plain, settle
 from synthetic_tasks import TASKS, Task
 from synthetic_tasks.task import choose, choose_from, require
 
@@ -98,9 +97,46 @@ class Transformer:
         return self.d_head or self.d_model // self.heads_of(layer)
 
 
-MODELS: dict[str, type] = {"transformer": Transformer}
+@dataclass(frozen=True)
+class Recurrent:
+    """What the recurrent controls share: an embedding, a stack of layers, a linear readout (Chan et al. 2022).
+
+    A layer reads what the one below gives out; there is no residual stream, no norm, no position and no dropout.
+
+    d_model  width of the embedding and of every layer's state
+    init     a row of `probelab.model.INITS`; lecun draws the matrices with a standard deviation of 1/sqrt(d_model)
+    """
+
+    layers: int = 2
+    d_model: int = 64
+    init: str = "lecun"
+
+    # What a transformer may have, for those who read specs of any kind.
+    positions: ClassVar[Literal["none"]] = "none"
+    dropout: ClassVar[float] = 0.0
+    d_mlp: ClassVar[int] = 0
+    tied: ClassVar[bool] = False
+    readout: ClassVar[tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
+        settle(self)
+        require(self.layers >= 1, "layers", self.layers, "at least 1")
+        require(self.d_model >= 1, "d_model", self.d_model, "at least 1")
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """Long short-term memory. A constant 1 is added to the forget gate's input (Jozefowicz et al. 2015)."""
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """The plain recurrent net: `h = tanh(x W_in + h W_rec + b)`."""
+
+
+MODELS: dict[str, type] = {"transformer": Transformer, "lstm": LSTM, "rnn": RNN}
 PARTS = ("task", "model", "optimizer")
-GROUPS = ("embedding", "positions", "attention", "mlp", "norm", "bias", "readout")
+GROUPS = ("embedding", "positions", "attention", "mlp", "norm", "bias", "readout", "recurrent")
 
 
 @dataclass(frozen=True)
@@ -149,20 +185,26 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Spec:
-    """One trajectory: everything its weights depend on. The world's seed is the task's own `world` dial."""
+    """One trajectory: everything its weights depend on. The world's seed is the task's own `world` dial.
+
+    `edits` are clamps: what every forward pass overwrites while the rest learns.
+    """
 
     task: Task
-    model: Transformer = field(default_factory=Transformer)
+    model: Transformer | LSTM | RNN = field(default_factory=Transformer)
     optimizer: Optimizer = field(default_factory=Optimizer)
     batch: int = 64
     data: int = 0
     init: int = 0
+    edits: tuple[Clamp, ...] = ()
 
     def __post_init__(self) -> None:
         settle(self)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         for dial, value in dials(self.task).items():
             require(not isinstance(value, float) or math.isfinite(value), dial, value, "a finite number")
+        for clamp in self.edits:
+            clamp.check(self.model)
 
     def seeded(self, seed: int) -> Spec:
         """The same choice with all three seeds set."""
@@ -180,38 +222,33 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """`<task>-<dials that differ>-<seed>-<digest>`, so that a human can read a listing of run folders."""
-        turned = [
-            f"{f.name}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
-            for part in (self.task, self.model)
-            for f in fields(part)
-            if f.name != "world" and getattr(part, f.name) != f.default
-            for value in [plain(part)[f.name]]
-        ]
-        text = re.sub(r"[^\w.=+-]", "_", "-".join(turned))[:80].rstrip("-")
-        return "-".join(part for part in (self.task.name, text, str(self.seed), self.digest) if part)
+        """`<task>-<dials that differ>-<seed>-<digest>`, so that a human can read a listing of run folders.
+
+        The kind of model stands after the task where it is not a transformer; then clamps, as `match.head=3`.
+        """
+        clamps = [".".join([clamp.name, *differing(clamp)]) for clamp in self.edits]
+        texts = [*clamps, *differing(self.task), *differing(self.model)]
+        text = re.sub(r"[^\w.=+-]", "_", "-".join(texts))[:80].rstrip("-")
+        kind = "" if isinstance(self.model, Transformer) else kind_of(self.model)
+        return "-".join(part for part in (self.task.name, kind, text, str(self.seed), self.digest) if part)
 
 
-def canonical(value: Any) -> str:
-    """The one text of a JSON value: sorted keys, no spaces."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any, size: int = 5) -> str:
-    """Hash of the canonical text, in hexadecimal."""
-    return blake2b(canonical(value).encode(), digest_size=size).hexdigest()
+def kind_of(model: Any) -> str:
+    """The name of a model's kind in `MODELS`; that of its class, if it is not there."""
+    return next((name for name, kind in MODELS.items() if type(model) is kind), type(model).__name__)
 
 
 def to_json(spec: Spec) -> dict[str, Any]:
     """A spec as JSON-ready data, with the kinds and versions of its parts."""
-    kind = next((name for name, model in MODELS.items() if type(spec.model) is model), type(spec.model).__name__)
+    edits = [{"name": clamp.name, **plain(clamp)} for clamp in spec.edits]
     return {
         "task": {"name": spec.task.name, "version": spec.task.version, **plain(spec.task)},
-        "model": {"kind": kind, **plain(spec.model)},
+        "model": {"kind": kind_of(spec.model), **plain(spec.model)},
         "optimizer": plain(spec.optimizer),
         "batch": spec.batch,
         "data": spec.data,
         "init": spec.init,
+        **({"edits": edits} if edits else {}),  # a spec without any has the digest that it had before there were clamps
     }
 
 
@@ -241,12 +278,21 @@ def from_json(data: dict[str, Any], task: type[Task] | None = None) -> Spec:
         batch=data["batch"],
         data=data["data"],
         init=data["init"],
+        edits=tuple(clamp_of(clamp.pop("name"), **clamp) for clamp in map(dict, data.get("edits", ()))),
     )
 
 
 def replace_all(spec: Spec, settings: dict[str, Any]) -> Spec:
-    """The spec with dials turned by their dotted names: `{"task.states": 3, "optimizer.lr": 1e-3, "batch": 32}`."""
+    """The spec with dials turned by their dotted names: `{"task.states": 3, "optimizer.lr": 1e-3, "batch": 32}`.
+
+    `model.kind` comes first: a model of another kind (of `MODELS`) keeps layers and d_model, all else is its default.
+    """
     rooms: dict[str, dict[str, Any]] = {}
+    if "model.kind" in settings:
+        kind = choose_from("model kind", settings["model.kind"], MODELS)
+        settings = {path: value for path, value in settings.items() if path != "model.kind"}
+        if type(spec.model) is not kind:
+            spec = replace(spec, model=kind(layers=spec.model.layers, d_model=spec.model.d_model))
     for path, value in settings.items():
         room, _, dial = path.rpartition(".")
         if room:

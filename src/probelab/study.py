@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from probelab.clamps import Clamp, clamp_of
 from probelab.kinds import plain
 from probelab.schedule import kept
 from probelab.spec import Spec, digest, replace_all, settable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # a worker needs none of these, and starts .6 s sooner withou
 
 Seeds = tuple[int, ...]
 REPORT = tuple(range(100, 106))
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -50,6 +52,7 @@ class Study:
     curves    rows -> rows: onsets, switches, orders
     draw      (rows, what `curves` gave, arrays by run and name) -> figures by name
     tried     which settings were tried on seeds 0-9
+    next      a dial worth turning next
     panels    parts of the study that can be run alone: name -> arms
     """
 
@@ -62,6 +65,7 @@ class Study:
     draw: Callable[[pd.DataFrame, pd.DataFrame, Mapping[str, Any]], dict[str, go.Figure]]
     claims: tuple[Claim, ...]
     tried: str = ""
+    next: str = "task.length=50,100"
     panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -134,6 +138,15 @@ def parse_settings(texts: list[str]) -> dict[str, list[Any]]:
             raise ValueError(f"{text!r}: {dial} was set before; several values make a grid: {dial}=1,2")
         settings[dial] = list(dict.fromkeys(literal(value) for value in parts))
     return settings
+
+
+def parse_clamp(text: str) -> Clamp:
+    """`"match:layer=1:head=3"` -> `Match(layer=1, head=3)`."""
+    name, *settings = text.split(":")
+    parts = [setting.partition("=") for setting in settings]
+    if not all(dial and value for dial, _, value in parts):
+        raise ValueError(f"{text!r} is not of the form clamp:dial=value:dial=value")
+    return clamp_of(name, **{dial: literal(value) for dial, _, value in parts})
 
 
 def split_values(text: str) -> list[str]:

@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from probelab.edit import Edit, Tape
+from probelab.clamps import Clamp
+from probelab.edit import Edit, Tape, clamping, facts_of
 from probelab.model import Inputs, apply, inputs, sites
 from probelab.runs import Folder
 from probelab.spec import Transformer
@@ -23,18 +24,24 @@ CACHE = 64 << 20  # on a CPU larger chunks only miss the cache: 2.8 times slower
 
 
 class Model:
-    """One model: call it on a batch (or on tokens) for logits `[batch pos outputs]`."""
+    """One model: call it on a batch (or on tokens) for logits `[batch pos outputs]`.
+
+    What its run clamped in training is clamped in every call, before the `edits` of that call; a clamp may need the
+    facts of a batch.
+    """
 
     def __init__(
         self,
-        spec: Transformer,
+        spec: Any,  # of a kind in `probelab.spec.MODELS`
         task: Task,
         params: dict[str, np.ndarray],
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         memory: int = MEMORY,
+        edits: Sequence[Clamp] = (),
     ):
         self.spec, self.task, self.device, self.dtype, self.memory = spec, task, device, dtype, memory
+        self.edits = tuple(edits)
         self.params: Params = {name: torch.from_numpy(array).to(device, dtype)[None] for name, array in params.items()}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -64,19 +71,19 @@ class Model:
         self.check(whole)
         logits, caches = [], []
         with one_thread(), torch.no_grad():
-            for part in chunks(whole, self.chunk(whole, bool(record))):
-                facts = (
-                    {name: torch.from_numpy(np.asarray(fact)).to(self.device) for name, fact in part.facts.items()}
-                    if edits
-                    else {}
-                )
-                tape = Tape(record, edits, facts, self.sites)
+            for part in chunks(whole, self.chunk(whole, bool(record or self.edits))):
+                tape = self.tape(part, record, edits)
                 logits.append(self.apply(inputs([part], self.device, self.dtype), tape))
                 caches.append({site: value[0] for site, value in tape.recorded().items()})
         return torch.cat(logits), {site: torch.cat([c[site] for c in caches]) for site in caches[0]}
 
+    def tape(self, x: Batch, record: Iterable[str] = (), edits: Sequence[Edit] = ()) -> Tape:
+        """What a pass over a batch takes along: sites to record, the clamps of the run, then further edits."""
+        both = [*clamping(self.edits), *edits]
+        return Tape(record, both, facts_of(x, self.device) if both else None, self.sites)
+
     def apply(self, x: Inputs, tape: Tape) -> Tensor:
-        """Logits `[batch pos outputs]`, differentiable."""
+        """Logits `[batch pos outputs]`, differentiable; clamps come with `tape`."""
         return apply(self.spec, self.params, x, tape)[0]
 
     def check(self, x: Batch) -> None:
@@ -92,7 +99,7 @@ class Model:
     def chunk(self, x: Batch, recording: bool) -> int:
         """Sequences at a time, from the spec and `memory` alone."""
         length, layers = x.tokens.shape[-1], self.spec.layers
-        heads = max(self.spec.heads_of(layer) for layer in range(layers))
+        heads = max(map(self.spec.heads_of, range(layers))) if isinstance(self.spec, Transformer) else 0
         floats = length * (8 * self.spec.d_model + 2 * self.spec.d_mlp + self.task.outputs + 3 * heads * length)
         room = min(self.memory, CACHE) if self.device == "cpu" else self.memory
         return max(1, room // (8 * floats * (layers * (1 + heads) if recording else 1)))
@@ -141,9 +148,8 @@ class Run(Folder):
         self, step: int | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu", memory: int = MEMORY
     ) -> Model:
         """The model at a kept step (the last, if None)."""
-        return Model(
-            self.spec.model, self.spec.task, self.weights(self.last if step is None else step), dtype, device, memory
-        )
+        weights, spec = self.weights(self.last if step is None else step), self.spec
+        return Model(spec.model, spec.task, weights, dtype, device, memory, spec.edits)
 
     @property
     def last(self) -> int:

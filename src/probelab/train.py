@@ -18,7 +18,8 @@ from torch import Tensor
 
 from probelab import schedule
 from probelab.attention import Dropout
-from probelab.model import INITS, apply, init, inputs, no_dropout, shapes
+from probelab.edit import SILENT, Tape, clamping, facts_of
+from probelab.model import INITS, apply, init, inputs, no_dropout, shapes, sites
 from probelab.optim import Flat, Update
 from probelab.rows import load_rows
 from probelab.runs import Folder, RunError, load_arrays, save_arrays, write, write_json
@@ -70,6 +71,9 @@ def check(spec: Spec, steps: int, keep: Iterable[int] = (), device: str = "cpu")
         require(isinstance(step, int) and 0 <= step <= steps, "keep", step, f"whole numbers from 0 to steps = {steps}")
     choose("init", spec.model.init, INITS)
     shapes(spec.model, spec.task)
+    for clamp in spec.edits:
+        for fact in clamp.facts:
+            choose(f"fact of {spec.task.name} for the clamp {clamp.name}", fact, spec.task.facts)
     check_device(device)
 
 
@@ -80,7 +84,7 @@ def check_device(device: str) -> None:
 
 
 def check_stack(specs: Sequence[Spec]) -> None:
-    """Members of a stack may differ in seeds, in learning rate and decay, and in dials that keep shapes."""
+    """Members of a stack may differ in seeds, in learning rate and decay, in edits, and in dials that keep shapes."""
     first = specs[0]
     for spec in specs[1:]:
         same = {
@@ -96,7 +100,7 @@ def check_stack(specs: Sequence[Spec]) -> None:
             parts = ", ".join(part for part, equal in same.items() if not equal)
             raise ValueError(
                 f"{spec.name} cannot be stacked with {first.name}: they differ in {parts}; "
-                "members may differ in seeds, lr, weight_decay and dials that keep shapes"
+                "members may differ in seeds, lr, weight_decay, edits and dials that keep shapes"
             )
 
 
@@ -146,7 +150,8 @@ def train(
     for step in range(start, end):
         keep(step)
         batches = [batch(s.task, s.data, step, "train", s.batch) for s in specs]
-        losses = member_losses(spec, flat, batches, device, dropout(specs, step, device))
+        drop, tape = dropout(specs, step, device), clamped(specs, batches, device)
+        losses = member_losses(spec, flat, batches, device, drop, tape)
         flat.backward(losses.sum())
         values = losses.tolist()
         dead = [member for member, value in enumerate(values) if alive[member] and not math.isfinite(value)]
@@ -175,12 +180,22 @@ def train(
             write_log(folder, logs[member])
 
 
-def member_losses(spec: Spec, flat: Flat, batches: list[Batch], device: str, drop: Dropout = no_dropout) -> Tensor:
+def member_losses(
+    spec: Spec, flat: Flat, batches: list[Batch], device: str, drop: Dropout = no_dropout, tape: Tape = SILENT
+) -> Tensor:
     """Cross-entropy of each member in nats per scored token: `[member]`."""
     targets = torch.from_numpy(np.stack([b.targets for b in batches])).to(device, torch.int64).flatten(1)
-    logits = apply(spec.model, flat.params, inputs(batches, device), drop=drop)
+    logits = apply(spec.model, flat.params, inputs(batches, device), tape, drop)
     by_row = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=-1, reduction="none")
     return by_row.view_as(targets).sum(1) / (targets >= 0).sum(1)
+
+
+def clamped(specs: Sequence[Spec], batches: Sequence[Batch], device: str) -> Tape:
+    """The tape that does to each member what its own clamps say, with the facts of its own batch."""
+    edits = [edit for member, spec in enumerate(specs) for edit in clamping(spec.edits, (member,))]
+    if not edits:
+        return SILENT
+    return Tape(edits=edits, facts=[facts_of(b, device) for b in batches], known=sites(specs[0].model))
 
 
 def dropout(specs: Sequence[Spec], step: int, device: str) -> Dropout:

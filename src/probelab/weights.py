@@ -5,12 +5,22 @@ Weights are `[member ...]`, activations `[member batch pos ...]`. A stack of one
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, baddbmm, bmm
 
 Params = dict[str, Tensor]
 EPS = 1e-5  # added to the variance
+
+
+class Shape(NamedTuple):
+    """One parameter: its shape `[in out]`, what it does, and its decay group."""
+
+    shape: tuple[int, ...]
+    role: str
+    group: str
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

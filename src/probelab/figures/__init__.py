@@ -5,9 +5,34 @@ from __future__ import annotations
 from probelab.figures._save import plotted, save
 from probelab.figures.dynamics import dynamics
 from probelab.figures.heads import heads
+from probelab.figures.multiples import multiples
 from probelab.figures.pattern import pattern
+from probelab.figures.phase_diagram import phase_diagram
 from probelab.figures.phases import phases
+from probelab.figures.plane import plane
+from probelab.figures.race import race
 
-FIGURES = {"dynamics": dynamics, "phases": phases, "heads": heads, "pattern": pattern}
+FIGURES = {
+    "dynamics": dynamics,
+    "multiples": multiples,
+    "phases": phases,
+    "phase_diagram": phase_diagram,
+    "plane": plane,
+    "race": race,
+    "heads": heads,
+    "pattern": pattern,
+}
 
-__all__ = ["FIGURES", "dynamics", "heads", "pattern", "phases", "plotted", "save"]
+__all__ = [
+    "FIGURES",
+    "dynamics",
+    "heads",
+    "multiples",
+    "pattern",
+    "phase_diagram",
+    "phases",
+    "plane",
+    "plotted",
+    "race",
+    "save",
+]

@@ -63,13 +63,13 @@ class Axis:
         date, lo, hi = (self.convert(onsets[k], rows) for k in ("value", "lo", "hi"))
         return date, np.clip(lo, self.left, self.last), np.clip(hi, self.left, self.last)
 
-    def layout(self) -> dict[str, Any]:
-        """Range, ticks and title."""
+    def layout(self, narrow: bool = False) -> dict[str, Any]:
+        """Range, ticks and title; a narrow axis has room for powers of ten alone."""
         if not self.log:
             return dict(range=[-0.02 * self.last, 1.02 * self.last], title_text=UNITS[self.counts])
         pad = 0.015 * np.log10(self.last / self.left)
         decades = range(int(np.floor(np.log10(self.left))), int(np.ceil(np.log10(self.last))) + 1)
-        multiples = (1,) if self.last / self.first > 300 else (1, 2, 5)
+        multiples = (1,) if self.last / self.first > (30 if narrow else 300) else (1, 2, 5)
         ticks, fine = (
             [m * 10.0**d for d in decades for m in which if self.first <= m * 10.0**d <= self.last]
             for which in (multiples, range(1, 10))

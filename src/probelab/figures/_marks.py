@@ -60,14 +60,24 @@ def cross(x: Any, y: Any, ink: str, coords: Coords, **style: Any) -> go.Scatter:
 
 
 def rule(
-    figure: go.Figure, levels: Mapping[str, float], axis: Axis, span: tuple[float, float], pixels: int, panel: str = ""
+    figure: go.Figure,
+    levels: Mapping[str, float],
+    axis: Axis,
+    span: tuple[float, float],
+    pixels: int,
+    panel: str = "",
+    inks: Mapping[str, str] | None = None,
+    label: bool = True,
 ) -> None:
     """Draw chance and oracle lines, each labelled at its right end; labels that would touch are spread upwards."""
     line_of_text = 15 * (span[1] - span[0]) / pixels
     height = -np.inf
     for name, level in sorted(levels.items(), key=lambda item: item[1]):
-        look = dict(line=dict(dash="3px,3px", width=1.2, color=INK), xaxis=f"x{panel}", yaxis=f"y{panel}")
-        figure.add_trace(line([axis.left, axis.last], [level] * 2, INK, "line", {"strategy": name}, **look))
+        ink = (inks or {}).get(name, INK)
+        look = dict(line=dict(dash="3px,3px", width=1.2, color=ink), xaxis=f"x{panel}", yaxis=f"y{panel}")
+        figure.add_trace(line([axis.left, axis.last], [level] * 2, ink, "line", {"strategy": name}, **look))
+        if not label:
+            continue
         height = max(level, height + line_of_text)
         place = dict(x=1, y=height, xref=f"x{panel} domain", yref=f"y{panel}", xanchor="left", xshift=4)
-        figure.add_annotation(place, text=name, showarrow=False, font_size=12)
+        figure.add_annotation(place, text=name, showarrow=False, font=dict(size=12, color=ink))

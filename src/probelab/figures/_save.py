@@ -45,7 +45,9 @@ def plotted(figure: go.Figure) -> pd.DataFrame:
         meta = dict(trace.meta or {})
         if meta.get("role") in ("band", "key"):  # a band is the interval of its median; a key is a legend entry alone
             continue
-        cells = _cells(trace) if trace.type == "heatmap" else _points(trace, meta.pop("interval", None))
+        cells = _cells(trace) if trace.type == "heatmap" else pd.DataFrame({"x": list(trace.x), "y": list(trace.y)})
+        if held := meta.pop("columns", _ends(meta.pop("interval", None))):
+            cells[list(held)] = np.asarray(trace.customdata, float).reshape(len(cells), len(held))
         if zero is not None:
             cells["x"] = np.where(np.isclose(cells["x"].astype(float), zero), 0.0, cells["x"].astype(float))
         leading = {"trace": trace.name or number, "frame": frame, **about, **meta}
@@ -64,12 +66,9 @@ def _traces(figure: go.Figure) -> Iterator[tuple[str | None, Any]]:
             yield frame.name, type(trace)({**figure.data[i].to_plotly_json(), **trace.to_plotly_json()})
 
 
-def _points(trace: Any, interval: str | None) -> pd.DataFrame:
-    """The points of a line or of marks, with the interval that lies across or along them."""
-    points = pd.DataFrame({"x": list(trace.x), "y": list(trace.y)})
-    if interval:
-        points[[f"{interval}_lo", f"{interval}_hi"]] = np.asarray(trace.customdata, float)
-    return points
+def _ends(interval: str | None) -> tuple[str, ...]:
+    """The columns of an interval across or along points; a trace that holds others names them in its meta."""
+    return (f"{interval}_lo", f"{interval}_hi") if interval else ()
 
 
 def _cells(trace: Any) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 # Okabe & Ito (2008): told apart with every common form of colour blindness. The second row is the same, for strategies.
@@ -42,6 +44,34 @@ def called(metric: str) -> str:
 def bar(title: str) -> dict:
     """A colour bar."""
     return dict(title=dict(text=title, side="right", font_size=13), thickness=12, outlinewidth=0, len=1, y=0.5)
+
+
+def colours(values: np.ndarray, title: str, low: float | None = None, high: float | None = None) -> dict:
+    """A colour axis: values that go below zero get two colours, values between 0 and 1 the whole of that range.
+
+    Palest is zero, or `low`; `low` and `high` are ends that were chosen. Values may all be missing.
+    """
+    drawn = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+    least, most = float(drawn.min()), float(drawn.max())
+    if low is None and least < 0:
+        most = max(-least, most) if high is None else high
+        return dict(colorscale=BELOW_AND_ABOVE, cmin=-most, cmax=most, colorbar=bar(title))
+    top = 1 if 0.2 < most <= 1 else most or 1
+    ends = dict(cmin=0 if low is None else low, cmax=top if high is None else high)
+    return dict(colorscale=LIGHT_TO_DARK, **ends, colorbar=bar(title))
+
+
+def rate(table: pd.DataFrame) -> str:
+    """The rate at which the intervals of a table hold, as its `level` says: with few seeds, it is below 95 %."""
+    level = float(table["level"].min()) if "level" in table and len(table) else 0.95
+    return f"{100 * level:.0f} %"
+
+
+def legend_lines(names: Iterable[str], right: int = 24, left: int = LEFT) -> int:
+    """How many lines a legend with these entries takes: Plotly sets them in columns as wide as the widest."""
+    widths = [36 + 5.9 * len(name) for name in names]
+    room = 900 - left - right
+    return 1 if sum(widths) <= room else -(-len(widths) // max(int(room / max(widths)), 1))
 
 
 def room(labels: Iterable[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -57,7 +56,7 @@ def heads(
         legend=onsets is not None,
         lift=lift,
     )
-    figure.update_layout(coloraxis=_colours(rows["value"].to_numpy(float), z_title or style.called(metric)))
+    figure.update_layout(coloraxis=style.colours(rows["value"].to_numpy(float), z_title or style.called(metric)))
     figure.update_layout(meta={"zero": axis.zero, "metric": metric, "x_unit": x})
     hover = "head %{y}, %{x:,}: %{z:.3~f}<extra></extra>"
     for number, (key, table) in enumerate(tables.items(), 1):
@@ -92,13 +91,3 @@ def _table(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """Heads (the first at the top, which a heat map draws last) by checkpoints."""
     names = rows.drop_duplicates("name").sort_values(["layer", "head"], ascending=False)["name"]
     return rows.pivot(index="name", columns=x, values="value").reindex(names)
-
-
-def _colours(values: np.ndarray, title: str) -> dict:
-    """Palest is zero; scores that go below it get two colours, scores between 0 and 1 the whole of that range."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < 0:
-        most = max(-low, high)
-        return dict(colorscale=style.BELOW_AND_ABOVE, cmin=-most, cmax=most, colorbar=style.bar(title))
-    top = 1 if 0.2 < high <= 1 else high or 1
-    return dict(colorscale=style.LIGHT_TO_DARK, cmin=0, cmax=top, colorbar=style.bar(title))

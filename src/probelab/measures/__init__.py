@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from probelab.measures._contract import Measure, Named
+from probelab.measures.circuit import Circuit
+from probelab.measures.classify import Classify
 from probelab.measures.heads import Heads
 from probelab.measures.icl import InContext
 from probelab.measures.loss import Loss
+from probelab.measures.mixture import Mixture
 from probelab.measures.norms import Norms
 from probelab.measures.patterns import Patterns
 from probelab.measures.strategy import Strategy
@@ -17,6 +20,9 @@ MEASURES: dict[str, type] = {
     "heads": Heads,
     "norms": Norms,
     "patterns": Patterns,
+    "classify": Classify,
+    "circuit": Circuit,
+    "mixture": Mixture,
 }
 
-__all__ = ["MEASURES", "Heads", "InContext", "Loss", "Measure", "Named", "Norms", "Patterns", "Strategy"]
+__all__ = ["MEASURES", "Circuit", "Classify", "Heads", "InContext", "Loss", "Measure", "Mixture", "Named", "Norms", "Patterns", "Strategy"]

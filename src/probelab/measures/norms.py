@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from probelab.edit import SILENT
 from probelab.measures._contract import Row
 from probelab.model import inputs, shapes
 from probelab.subject import Model, Subject
@@ -47,7 +46,7 @@ def gradient(model: Model, batch: Batch) -> dict[str, Tensor]:
         for weight in weights:
             weight.requires_grad_()
         with one_thread(), torch.enable_grad():
-            logits = model.apply(inputs([batch], model.device, model.dtype), SILENT)
+            logits = model.apply(inputs([batch], model.device, model.dtype), model.tape(batch))
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
             slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     finally:

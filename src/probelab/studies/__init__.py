@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from probelab.studies.abrupt import ABRUPT
+from probelab.studies.clamp import CLAMP
 from probelab.studies.induction import INDUCTION
 from probelab.studies.markov import MARKOV
+from probelab.studies.skew import SKEW
+from probelab.studies.transience import TRANSIENCE
 from probelab.study import Study
 
-STUDIES: dict[str, Study] = {"markov": MARKOV, "induction": INDUCTION}
+STUDIES: dict[str, Study] = {
+    "markov": MARKOV,
+    "induction": INDUCTION,
+    "skew": SKEW,
+    "abrupt": ABRUPT,
+    "clamp": CLAMP,
+    "transience": TRANSIENCE,
+}

@@ -1,0 +1,262 @@
+"""Reddy 2023: a slow phase of answering with any label of the context, then an abrupt jump, with its induction heads.
+
+    probelab reproduce abrupt                    three seeds
+    probelab reproduce abrupt --preset full      the report card: ten seeds, and as many labels as examples
+
+Most sequences are made of new classes (p_C = .8), so that only reading the context helps. Attention only, one head a
+layer and a small readout, as in the paper; Adam and learned positions instead of SGD and one-hot positions, which take
+30,000 steps. Price of measuring: 1,000 sequences for accuracies and 256 for attention at about 60 checkpoints a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from probelab import figures
+from probelab.claims import Claim, Estimate, median, share
+from probelab.curves import across, onset, order, over_seeds
+from probelab.measures import Circuit, Classify
+from probelab.rows import pick, tidy
+from probelab.spec import Optimizer, Spec, Transformer
+from probelab.studies._scores import end
+from probelab.study import Arm, Preset, Study
+from synthetic_tasks import Classification
+
+MANY, FEW = "32 labels", "8 labels (L = N)"
+JUMP = "accuracy"
+
+
+def arms(steps: int, few: int, examples: int = 8) -> dict[str, Arm]:
+    """More labels than examples, and as many."""
+    task = Classification(
+        classes=256,
+        examples=examples,
+        burst=1,
+        bursting=None,
+        distinct=True,
+        skewed_bursts=False,
+        p_bursty=1.0,
+        p_novel=0.8,
+    )
+    model = Transformer(layers=2, heads=1, d_model=64, positions="learned", readout=(64,))
+    optimizer = Optimizer(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup=100)
+    many = Arm(Spec(task, model, optimizer, batch=128), steps, per_decade=24)
+    return {MANY: many, FEW: replace(many, spec=replace(many.spec, task=replace(task, labels=examples)), steps=few)}
+
+
+def attention(table: pd.DataFrame, metric: str, layer: int) -> pd.DataFrame:
+    """The curve of a layer's only head."""
+    return pick(table, measure="circuit", metric=metric, layer=layer)
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """When the context's labels are found, the answer is, and heads look where they should; and what comes first."""
+    rows = [
+        pick(table, measure="classify", split="icl", metric=["accuracy", "context_mass"]),
+        attention(table, "label_to_item", 0),
+        attention(table, "query_to_correct", 1),
+    ]
+    found = pd.concat([onset(part, by=("run", "metric")) for part in rows], ignore_index=True)
+    found = pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True)
+    if MANY in set(found["arm"]):
+        for first in ("context_mass", "label_to_item", "query_to_correct"):
+            found = pd.concat([found, order(pick(found, measure="onset", arm=MANY), first, JUMP)], ignore_index=True)
+    return tidy(found)
+
+
+def jumps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The dated switches of a metric with more labels than examples, by seed."""
+    return pick(table, measure="onset", arm=MANY, metric=metric).set_index("seed").sort_index()
+
+
+def abruptness(table: pd.DataFrame) -> Estimate:
+    """Decades in which accuracy does its middle 80 %, over those from the context's labels being found to the jump."""
+    jump, found = jumps(table, JUMP), jumps(table, "context_mass")
+    return median((jump["width"] / np.log10(jump["t10"] / found["value"])).to_numpy(float))
+
+
+def plateau(table: pd.DataFrame) -> Estimate:
+    """Accuracy on new classes half way (in log step) between the context's labels being found and the jump."""
+    begins, ends, at = jumps(table, "context_mass")["value"], jumps(table, JUMP)["t10"], []
+    for seed in ends.index:
+        middle = np.sqrt(begins[seed] * ends[seed])
+        rows = pick(table, measure="classify", arm=MANY, split="icl", metric=JUMP, seed=seed).sort_values("step")
+        at.append(np.interp(middle, rows["step"], rows["value"]))
+    return median(np.array(at))
+
+
+def gap(first: str) -> Any:
+    """Decades from an onset to the jump, paired within seed."""
+
+    def quantity(table: pd.DataFrame) -> Estimate:
+        row = pick(table, measure="order", first=first).iloc[0]
+        return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
+
+    return quantity
+
+
+def at_the_end(metric: str, layer: int) -> Any:
+    """Attention at the end of training, by seed."""
+
+    def quantity(table: pd.DataFrame) -> Estimate:
+        rows = attention(pick(table, arm=MANY), metric, layer).sort_values("step")
+        return median(rows.groupby("seed")["value"].last())
+
+    return quantity
+
+
+def switched(table: pd.DataFrame) -> Estimate:
+    """Share of seeds that jump within the record."""
+    return share(jumps(table, JUMP)["status"].eq("switched"))
+
+
+SOURCE = "Reddy 2023"
+CLAIMS = (
+    Claim(
+        "learned",
+        "With 32 labels in-context learning is acquired: at least .9 on new classes at the end.",
+        SOURCE,
+        end(MANY, "icl"),
+        (0.9, 1.0),
+        "about 1",
+    ),
+    Claim(
+        "random label",
+        "Before the jump the net answers with any label of the context: accuracy near 1/8.",
+        SOURCE,
+        plateau,
+        (0.09, 0.2),
+        "1/8",
+    ),
+    Claim(
+        "labels first",
+        "The labels of the context are found before the answer is.",
+        SOURCE,
+        gap("context_mass"),
+        (0.05, np.inf),
+        "before",
+        "decades",
+    ),
+    Claim(
+        "abrupt",
+        "The jump is abrupt: its middle 80 % take at most a third of the decades of the plateau.",
+        SOURCE,
+        abruptness,
+        (0.0, 1 / 3),
+        "abrupt",
+    ),
+    Claim(
+        "label to item",
+        "Attention from labels to their items (layer 0) comes before the jump or with it.",
+        SOURCE,
+        gap("label_to_item"),
+        (-0.05, np.inf),
+        "with it",
+        "decades",
+    ),
+    Claim(
+        "query to label",
+        "Attention from the query to the right label (layer 1) comes before the jump or with it.",
+        SOURCE,
+        gap("query_to_correct"),
+        (-0.05, np.inf),
+        "with it",
+        "decades",
+    ),
+    Claim(
+        "induction head",
+        "At the end the query attends to the right label with at least .5.",
+        SOURCE,
+        at_the_end("query_to_correct", 1),
+        (0.5, 1.0),
+        "about .95",
+    ),
+    Claim(
+        "item label",
+        "At the end labels attend to their items with at least .5.",
+        SOURCE,
+        at_the_end("label_to_item", 0),
+        (0.5, 1.0),
+        ".5 to .95",
+    ),
+    Claim(
+        "as many labels",
+        "With as many labels as examples it is not learned: at most .5 on new classes at the end.",
+        SOURCE,
+        end(FEW, "icl"),
+        (0.0, 0.5),
+        "0 of 6 seeds",
+    ),
+)
+
+
+def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """The jump, the progress measures with it, and when each seed jumped."""
+    icl = pick(table, measure="classify", split="icl", metric="accuracy")
+    onsets, medians = pick(dated, measure="onset"), pick(dated, measure="across")
+    drawn = {
+        "jump": figures.dynamics(
+            icl,
+            metric="accuracy",
+            band=over_seeds(icl, by=("arm", "split", "metric")),
+            onsets=pick(onsets, metric="accuracy"),
+            lines={"any label of the context": 1 / 8, "any of 32 labels": 1 / 32},
+            title="In-context learning of new classes comes in a jump",
+            y_title="accuracy on new classes",
+        )
+    }
+    many = pick(table, arm=MANY)
+    if len(many):
+        rows = pd.concat(
+            [
+                pick(many, measure="classify", split="icl", metric=["accuracy", "context_mass"]),
+                attention(many, "label_to_item", 0),
+                attention(many, "query_to_correct", 1),
+            ]
+        ).drop(columns=["layer", "head"], errors="ignore")
+        drawn["progress"] = figures.multiples(
+            rows,
+            {
+                "accuracy": {"metric": "accuracy"},
+                "mass on the context's labels": {"metric": "context_mass"},
+                "attention, label to item (layer 0)": {"metric": "label_to_item"},
+                "attention, query to right label (layer 1)": {"metric": "query_to_correct"},
+            },
+            "arm",
+            band=over_seeds(rows, by=("arm", "metric")),
+            lines={"any label of the context": 1 / 8},
+            title="The heads jump with the accuracy",
+            y_title="accuracy, probability or attention",
+        )
+    drawn["onsets"] = figures.race(
+        pick(onsets, metric="accuracy"),
+        medians=pick(medians, metric="accuracy"),
+        title="When each seed jumps",
+    )
+    return drawn
+
+
+ABRUPT = Study(
+    name="abrupt",
+    question="Is in-context learning acquired abruptly, and do its heads appear with it?",
+    source="Reddy 2023, arXiv 2312.03002",
+    presets={
+        "smoke": Preset(arms(30, 30), seeds=(0, 1), minutes=0.3),
+        "quick": Preset(arms(2500, 600), seeds=(100, 101, 102), minutes=3),
+        "full": Preset(arms(3000, 3000), seeds=tuple(range(100, 110)), minutes=10),
+        "paper": Preset(arms(150_000, 150_000), seeds=tuple(range(100, 110)), minutes=900),
+    },
+    measures=(Classify(splits=("train", "icl", "swap", "iwl"), n=1000), Circuit(n=256)),
+    curves=curves,
+    draw=draw,
+    claims=CLAIMS,
+    tried="",
+    next="task.p_novel=0,0.8",
+    panels={"many-labels": (MANY,)},
+)

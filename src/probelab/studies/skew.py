@@ -1,0 +1,341 @@
+"""Chan et al. 2022, Reddy 2023: bursts, many classes and variation make a net read its context; skew pays both ways.
+
+    probelab reproduce skew                           the corners of the grid, two seeds: about 3 minutes on 2 cores
+    probelab reproduce skew --preset full             the report card: six seeds of all panels
+    probelab reproduce skew --preset full --panel zipf
+
+ICL: two new classes, four examples each, the answer among the two labels (chance 1/2). IWL: a trained class that is not
+in the context, any of 32 labels (chance 1/32). Price of measuring: 10,000 sequences of icl2 and 500 of each other split
+at about a dozen checkpoints a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from probelab import figures
+from probelab.claims import Claim, Estimate, median
+from probelab.curves import across, onset, over_seeds
+from probelab.measures import Classify
+from probelab.rows import pick, tidy
+from probelab.spec import LSTM, Optimizer, Spec, Transformer
+from probelab.studies._scores import end, final, last, reached, rise, scores
+from probelab.study import Arm, Preset, Study
+from synthetic_tasks import Classification
+
+BURSTY, CLASSES = (0.0, 0.5, 0.9, 1.0), (64, 256, 1024)
+EXPONENTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+NOISE, SHARED = (0.0, 0.1, 0.3, 0.6), 512
+LABELS = (2, 4)
+RECURRENT, SAME = "LSTM", "noise 0.1"  # and the transformer with the same data
+ICL, IWL = "two-way ICL on new classes", "IWL"
+
+
+def cell(p_bursty: float, classes: int) -> str:
+    """The name of an arm of the grid."""
+    return f"p = {p_bursty:g}, K = {classes}"
+
+
+HEAD, SIZE = cell(0.9, 1024), "K = 1,024, p = .9"  # the setting from which the other dials are turned
+
+
+def arms(steps: int, bursty: tuple[float, ...] = BURSTY, classes: tuple[int, ...] = CLASSES) -> dict[str, Arm]:
+    """The grid of p_bursty and K."""
+    return {cell(p, k): arm(steps, p_bursty=p, classes=k) for k in classes for p in bursty}
+
+
+def arm(steps: int, **dials: Any) -> Arm:
+    """A small transformer on the task with some dials turned."""
+    model = Transformer(layers=2, heads=2, d_model=32, d_mlp=128, positions="learned")
+    optimizer = Optimizer(lr=2e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup=100)
+    return Arm(Spec(Classification(**dials), model, optimizer, batch=64), steps, per_decade=4)
+
+
+def one_dial(steps: int, longer: int, recurrent: int) -> dict[str, Arm]:
+    """One dial turned at a time: skew, within-class variation, label multiplicity, and the kind of model."""
+    found = {f"zipf {a:g}": arm(longer, zipf=a) for a in (0.0, *EXPONENTS)}
+    found |= {f"noise {eps:g}": arm(steps, classes=SHARED, noise=eps) for eps in NOISE}
+    found |= {f"{x} labels a class": arm(steps, classes=256, multiplicity=x) for x in LABELS}
+    plain = arm(recurrent, classes=SHARED)
+    optimizer = replace(plain.spec.optimizer, lr=3e-3)
+    return found | {
+        RECURRENT: replace(plain, spec=replace(plain.spec, model=LSTM(layers=1, d_model=128), optimizer=optimizer))
+    }
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """When each run begins to learn in context, and the median over seeds of each arm."""
+    found = onset(scores(table, "icl2"), by=("run", "metric"))
+    return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
+
+
+def keeps_both(table: pd.DataFrame) -> Estimate:
+    """The exponent at which the lesser ability is greatest, by seed: ICL above chance or IWL of common classes.
+
+    Two-way ICL is rescaled so that chance is 0: 2 a - 1.
+    """
+    return median(best_of_both(table)["exponent"])
+
+
+def kept_of_both(table: pd.DataFrame) -> Estimate:
+    """How much of the lesser ability is there at that exponent, by seed."""
+    return median(best_of_both(table)["kept"])
+
+
+def best_of_both(table: pd.DataFrame) -> pd.DataFrame:
+    """By seed: the exponent that keeps most of both abilities, and how much of the lesser one that is."""
+    exponents = (0.0, *EXPONENTS)
+    both = pd.DataFrame(
+        {
+            a: np.minimum(2 * final(table, f"zipf {a:g}", "icl2") - 1, final(table, f"zipf {a:g}", "iwl_common"))
+            for a in exponents
+        }
+    )
+    return pd.DataFrame({"exponent": both.idxmax(axis=1), "kept": both.max(axis=1)})
+
+
+def at_equal_loss(table: pd.DataFrame) -> Estimate:
+    """ICL of the recurrent net where its training loss first is what the transformer's is in the end, by seed."""
+    goal, found = final(table, SAME, "train"), []
+    for seed, rows in scores(pick(table, arm=RECURRENT), "train", "icl2").groupby("seed"):
+        curves = rows.pivot(index="step", columns="split", values="value")
+        there = curves["train"] >= goal[seed]
+        found.append(curves["icl2"][there.idxmax()] if there.any() else np.nan)
+    return median(np.array(found))
+
+
+def trained_as_far(table: pd.DataFrame) -> bool:
+    """Did every recurrent net reach the training loss that the transformer ends with?"""
+    best = scores(pick(table, arm=RECURRENT), "train").groupby("seed")["value"].max()
+    return bool((best >= final(table, SAME, "train")).all())
+
+
+CHAN, REDDY = "Chan et al. 2022", "Reddy 2023"
+CLAIMS = (
+    Claim(
+        "bursty icl",
+        f"Bursts bring ICL: from p = 0 to .9 two-way accuracy gains at least 25 points ({SIZE}).",
+        CHAN,
+        rise("icl2", cell(0.0, 1024), HEAD),
+        (0.25, 1.0),
+        "more bursts, more ICL",
+    ),
+    Claim(
+        "bursty iwl",
+        f"Bursts cost IWL: from p = 0 to .9 it loses at least 25 points ({SIZE}).",
+        CHAN,
+        rise("iwl", cell(0.0, 1024), HEAD),
+        (-1.0, -0.25),
+        "more bursts, less IWL",
+    ),
+    Claim(
+        "classes icl",
+        "Many classes bring ICL: from K = 64 to 1,024 it gains at least 25 points (p = .9).",
+        CHAN,
+        rise("icl2", cell(0.9, 64), HEAD),
+        (0.25, 1.0),
+        "more classes, more ICL",
+    ),
+    Claim(
+        "classes iwl",
+        "Many classes cost IWL: from K = 64 to 1,024 it loses at least 25 points (p = .9).",
+        CHAN,
+        rise("iwl", cell(0.9, 64), HEAD),
+        (-1.0, -0.25),
+        "more classes, less IWL",
+    ),
+    Claim(
+        "no bursts",
+        "Without bursts two-way ICL stays within 3 points of chance (K = 1,024).",
+        CHAN,
+        end(cell(0.0, 1024), "icl2"),
+        (0.47, 0.53),
+        "chance",
+        preconditions=(("IWL is at least .9", reached(cell(0.0, 1024), "iwl", 0.9)),),
+    ),
+    Claim(
+        "few classes",
+        "Bursts alone do not do it: with 64 classes two-way ICL stays within 10 points of chance (p = .9).",
+        CHAN,
+        end(cell(0.9, 64), "icl2"),
+        (0.4, 0.6),
+        "both are needed",
+    ),
+    Claim(
+        "noise",
+        f"Variation within classes brings ICL: from noise 0 to .3 it gains at least 10 points (K = {SHARED}, p = .9).",
+        f"{CHAN}, {REDDY}",
+        rise("icl2", "noise 0", "noise 0.3"),
+        (0.1, 1.0),
+        "more variation, more ICL",
+    ),
+    Claim(
+        "noise iwl",
+        f"Variation within classes costs IWL: from noise 0 to .3 it loses at least 10 points (K = {SHARED}, p = .9).",
+        f"{CHAN}, {REDDY}",
+        rise("iwl", "noise 0", "noise 0.3"),
+        (-1.0, -0.1),
+        "more variation, less IWL",
+    ),
+    Claim(
+        "multiplicity",
+        "Several labels a class bring ICL: from 1 to 4 it gains at least 25 points (K = 256, p = .9).",
+        CHAN,
+        rise("icl2", cell(0.9, 256), "4 labels a class"),
+        (0.25, 1.0),
+        "more labels, more ICL",
+    ),
+    Claim(
+        "zipf icl",
+        f"Skew beyond an exponent of 1 costs ICL: at 1.5 it is at least 25 points below uniform classes ({SIZE}).",
+        CHAN,
+        rise("icl2", "zipf 0", "zipf 1.5"),
+        (-1.0, -0.25),
+        "ICL falls past 1",
+    ),
+    Claim(
+        "zipf common",
+        f"Skew brings IWL of the 10 common classes: at 1.5 at least 50 points above uniform classes ({SIZE}).",
+        CHAN,
+        rise("iwl_common", "zipf 0", "zipf 1.5"),
+        (0.5, 1.0),
+        "common IWL rises",
+    ),
+    Claim(
+        "zipf rare",
+        f"IWL of rare classes lags: at exponent 1.5 it is at most .2 ({SIZE}).",
+        CHAN,
+        end("zipf 1.5", "iwl_rare"),
+        (0.0, 0.2),
+        "at chance for every exponent",
+    ),
+    Claim(
+        "both",
+        f"Near exponent 1 a net keeps both: the lesser of ICL above chance and common IWL is at least .5 ({SIZE}).",
+        CHAN,
+        kept_of_both,
+        (0.5, 1.0),
+        "exponent 1 keeps both",
+    ),
+    Claim(
+        "which exponent",
+        f"The exponent that keeps most of both lies between .5 and 1.25 ({SIZE}).",
+        CHAN,
+        keeps_both,
+        (0.5, 1.25),
+        "1 (K = 12,800)",
+    ),
+    Claim(
+        "recurrent",
+        "A recurrent net does not learn in context: two-way ICL within 5 points of chance at the transformer's loss.",
+        CHAN,
+        at_equal_loss,
+        (0.45, 0.55),
+        "never above chance",
+        preconditions=(("it reached the transformer's training loss", trained_as_far),),
+    ),
+)
+
+
+def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """The phase diagram, the other dials one by one, training as paths through the plane, and all curves."""
+    ends, found = last(scores(table)), {}
+    grid = ends[ends["arm"].str.startswith("p = ")]
+    if len(grid):
+        found["phase-diagram"] = figures.phase_diagram(
+            grid,
+            None,
+            "task.p_bursty",
+            "task.classes",
+            facets={ICL: {"split": "icl2"}, IWL: {"split": "iwl"}},
+            contour={ICL: with_dials(pick(dated, measure="across", metric="accuracy_in_context"), grid)},
+            zmin=0.0,
+            zmax=1.0,
+            title="Bursts and many classes bring ICL, and cost IWL",
+            x_title="share of bursty sequences",
+            y_title="number of classes",
+            z_title="accuracy at the end",
+        )
+    paths = scores(table, "icl2", "iwl")
+    corners = paths[paths["arm"].isin([cell(p, k) for p in (0.0, 0.9) for k in (64, 256, 1024)])]
+    if len(corners):
+        found["plane"] = figures.plane(
+            corners,
+            {"split": "iwl"},
+            {"split": "icl2"},
+            band=over_seeds(corners, by=("arm", "split", "metric")),
+            x_lines={"chance": 1 / 32},
+            y_lines={"chance": 0.5},
+            title="Training as a path: in-context against in-weights learning",
+            x_title="IWL accuracy (32 labels)",
+            y_title="two-way ICL accuracy",
+        )
+    series = {
+        ICL: {"split": "icl2"},
+        "IWL, all classes": {"split": "iwl"},
+        "IWL, 10 common": {"split": "iwl_common"},
+        "IWL, rare": {"split": "iwl_rare"},
+    }
+    panels = {
+        "zipf": ("task.zipf", "zipf ", "Skewed classes: common ones are remembered, until ICL goes"),
+        "noise": ("task.noise", "noise ", "Variation within classes"),
+        "multiplicity": ("task.multiplicity", ("2 labels", "4 labels", cell(0.9, 256)), "Labels a class owns"),
+        "recurrent": ("arm", (SAME, RECURRENT), "A transformer and an LSTM on the same sequences"),
+    }
+    for name, (by, start, title) in panels.items():
+        rows = scores(table)
+        rows = rows[rows["arm"].str.startswith(start)]
+        shown = dict(list(series.items())[:2]) if name != "zipf" else {k: series[k] for k in series if "all" not in k}
+        rows = rows[rows["split"].isin([of["split"] for of in shown.values()])]
+        if len(rows):
+            found[name] = figures.multiples(
+                rows,
+                shown,
+                by,
+                band=over_seeds(rows, by=(by, "split", "metric")),
+                lines={"chance of ICL": 0.5},
+                title=title,
+                y_title="accuracy",
+            )
+    return found
+
+
+def with_dials(dated: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
+    """The onsets of arms with the dials of the grid."""
+    dials = grid[["arm", "task.p_bursty", "task.classes"]].drop_duplicates()
+    return dated.drop(columns=["task.p_bursty", "task.classes"], errors="ignore").merge(dials, on="arm")
+
+
+SKEW = Study(
+    name="skew",
+    question="Which data make a net learn in context, and which make it remember?",
+    source="Chan et al. 2022, arXiv 2205.05055; Reddy 2023, arXiv 2312.03002",
+    presets={
+        "smoke": Preset(arms(20, (0.0, 0.9), (64,)) | one_dial(20, 20, 20), seeds=(0,), minutes=0.5),
+        "quick": Preset(arms(1000, (0.0, 0.9), (64, 1024)), seeds=(100, 101), minutes=2),
+        "full": Preset(arms(1500) | one_dial(1500, 2000, 2500), minutes=25),
+        "paper": Preset(arms(20_000, classes=(100, 1600, 12_800)) | one_dial(20_000, 20_000, 20_000), minutes=2000),
+    },
+    measures=(
+        Classify(splits=("icl2",), n=10_000),
+        Classify(splits=("train", "icl", "flip", "swap", "iwl", "iwl_common", "iwl_rare"), n=500),
+    ),
+    curves=curves,
+    draw=draw,
+    claims=CLAIMS,
+    tried="",
+    next="task.zipf=0.5,1.0",
+    panels={
+        "grid": tuple(arms(1)),
+        "zipf": tuple(f"zipf {a:g}" for a in (0.0, *EXPONENTS)),
+        "noise": tuple(f"noise {eps:g}" for eps in NOISE),
+        "multiplicity": (cell(0.9, 256), *(f"{x} labels a class" for x in LABELS)),
+        "recurrent": (SAME, RECURRENT),
+    },
+)
