@@ -5,7 +5,7 @@
 
 Most sequences are made of new classes (p_C = .8), so that only reading the context helps. Attention only, one head a
 layer and a small readout, as in the paper; Adam and learned positions instead of SGD and one-hot positions, which take
-30,000 steps. Price of measuring: 1,000 sequences for accuracies and 256 for attention at about 60 checkpoints a run.
+30,000 steps. Price of measuring: 1,000 sequences for accuracies and 256 for attention at about 130 checkpoints a run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, Estimate, median, share
-from probelab.curves import across, onset, order, over_seeds
+from probelab.claims import Claim, Estimate, median
+from probelab.curves import across, onset, order, over_seeds, overtake
 from probelab.measures import Circuit, Classify
 from probelab.rows import pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
@@ -30,6 +30,7 @@ from synthetic_tasks import Classification
 
 MANY, FEW = "32 labels", "8 labels (L = N)"
 JUMP = "accuracy"
+GUESS = (1 / 8 / 32) ** 0.5  # accuracy half way (in logarithm) from any label to any label of the context
 
 
 def arms(steps: int, few: int, examples: int = 8) -> dict[str, Arm]:
@@ -46,7 +47,7 @@ def arms(steps: int, few: int, examples: int = 8) -> dict[str, Arm]:
     )
     model = Transformer(layers=2, heads=1, d_model=64, positions="learned", readout=(64,))
     optimizer = Optimizer(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup=100)
-    many = Arm(Spec(task, model, optimizer, batch=128), steps, per_decade=24)
+    many = Arm(Spec(task, model, optimizer, batch=128), steps, per_decade=24, every=50)
     return {MANY: many, FEW: replace(many, spec=replace(many.spec, task=replace(task, labels=examples)), steps=few)}
 
 
@@ -57,37 +58,43 @@ def attention(table: pd.DataFrame, metric: str, layer: int) -> pd.DataFrame:
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """When the context's labels are found, the answer is, and heads look where they should; and what comes first."""
-    rows = [
-        pick(table, measure="classify", split="icl", metric=["accuracy", "context_mass"]),
-        attention(table, "label_to_item", 0),
-        attention(table, "query_to_correct", 1),
-    ]
+    icl = pick(table, measure="classify", split="icl", metric=JUMP)
+    rows = [icl, attention(table, "label_to_item", 0), attention(table, "query_to_correct", 1)]
     found = pd.concat([onset(part, by=("run", "metric")) for part in rows], ignore_index=True)
-    found = pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True)
+    guessed = []
+    for run, curve in icl.groupby("run", sort=False):
+        curve = curve.sort_values("step")
+        crossed = overtake(curve["step"].to_numpy(), np.full(len(curve), GUESS), curve["value"].to_numpy())
+        here = {"run": run, "arm": curve["arm"].iloc[0], "seed": curve["seed"].iloc[0]}
+        guessed.append({**here, "measure": "crossing", "metric": "context's labels", **crossed.row()})
+    found = pd.concat([found, across(found, by=("arm", "metric")), pd.DataFrame(guessed)], ignore_index=True)
     if MANY in set(found["arm"]):
-        for first in ("context_mass", "label_to_item", "query_to_correct"):
+        for first in ("label_to_item", "query_to_correct"):
             found = pd.concat([found, order(pick(found, measure="onset", arm=MANY), first, JUMP)], ignore_index=True)
     return tidy(found)
 
 
-def jumps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The dated switches of a metric with more labels than examples, by seed."""
-    return pick(table, measure="onset", arm=MANY, metric=metric).set_index("seed").sort_index()
+def jumps(table: pd.DataFrame) -> pd.DataFrame:
+    """The jump of each seed with more labels than examples."""
+    return pick(table, measure="onset", arm=MANY, metric=JUMP).set_index("seed").sort_index()
 
 
-def abruptness(table: pd.DataFrame) -> Estimate:
-    """Decades in which accuracy does its middle 80 %, over those from the context's labels being found to the jump."""
-    jump, found = jumps(table, JUMP), jumps(table, "context_mass")
-    return median((jump["width"] / np.log10(jump["t10"] / found["value"])).to_numpy(float))
+def guesses(table: pd.DataFrame) -> pd.Series:
+    """The step from which on each seed guesses among the labels of the context."""
+    return pick(table, measure="crossing", arm=MANY).set_index("seed")["value"].sort_index()
 
 
-def plateau(table: pd.DataFrame) -> Estimate:
-    """Accuracy on new classes half way (in log step) between the context's labels being found and the jump."""
-    begins, ends, at = jumps(table, "context_mass")["value"], jumps(table, JUMP)["t10"], []
-    for seed in ends.index:
-        middle = np.sqrt(begins[seed] * ends[seed])
+def plateau(table: pd.DataFrame) -> pd.Series:
+    """Decades from the guessing among the context's labels to the first tenth of the jump, by seed."""
+    return (jumps(table)["t10"] / guesses(table)).map(np.log10)
+
+
+def guessing(table: pd.DataFrame) -> Estimate:
+    """Accuracy on new classes half way (in log step) through the plateau, by seed."""
+    middle, at = (guesses(table) * jumps(table)["t10"]) ** 0.5, []
+    for seed in middle.index:
         rows = pick(table, measure="classify", arm=MANY, split="icl", metric=JUMP, seed=seed).sort_values("step")
-        at.append(np.interp(middle, rows["step"], rows["value"]))
+        at.append(np.interp(middle[seed], rows["step"], rows["value"]))
     return median(np.array(at))
 
 
@@ -111,11 +118,6 @@ def at_the_end(metric: str, layer: int) -> Any:
     return quantity
 
 
-def switched(table: pd.DataFrame) -> Estimate:
-    """Share of seeds that jump within the record."""
-    return share(jumps(table, JUMP)["status"].eq("switched"))
-
-
 SOURCE = "Reddy 2023"
 CLAIMS = (
     Claim(
@@ -130,24 +132,24 @@ CLAIMS = (
         "random label",
         "Before the jump the net answers with any label of the context: accuracy near 1/8.",
         SOURCE,
-        plateau,
-        (0.09, 0.2),
+        guessing,
+        (0.08, 0.2),
         "1/8",
     ),
     Claim(
-        "labels first",
-        "The labels of the context are found before the answer is.",
+        "slow",
+        "That phase is slow: it lasts at least half a decade.",
         SOURCE,
-        gap("context_mass"),
-        (0.05, np.inf),
-        "before",
+        lambda t: median(plateau(t)),
+        (0.5, np.inf),
+        "slow",
         "decades",
     ),
     Claim(
         "abrupt",
-        "The jump is abrupt: its middle 80 % take at most a third of the decades of the plateau.",
+        "The jump is abrupt: its middle 80 % take at most a third of its decades.",
         SOURCE,
-        abruptness,
+        lambda t: median(jumps(t)["width"] / plateau(t)),
         (0.0, 1 / 3),
         "abrupt",
     ),
@@ -215,7 +217,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
     if len(many):
         rows = pd.concat(
             [
-                pick(many, measure="classify", split="icl", metric=["accuracy", "context_mass"]),
+                pick(many, measure="classify", split="icl", metric=[JUMP, "context_mass"]),
                 attention(many, "label_to_item", 0),
                 attention(many, "query_to_correct", 1),
             ]
@@ -224,9 +226,9 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             rows,
             {
                 "accuracy": {"metric": "accuracy"},
-                "mass on the context's labels": {"metric": "context_mass"},
-                "attention, label to item (layer 0)": {"metric": "label_to_item"},
-                "attention, query to right label (layer 1)": {"metric": "query_to_correct"},
+                "mass on context labels": {"metric": "context_mass"},
+                "label to item, layer 0": {"metric": "label_to_item"},
+                "query to right label, layer 1": {"metric": "query_to_correct"},
             },
             "arm",
             band=over_seeds(rows, by=("arm", "metric")),
@@ -249,14 +251,18 @@ ABRUPT = Study(
     presets={
         "smoke": Preset(arms(30, 30), seeds=(0, 1), minutes=0.3),
         "quick": Preset(arms(2500, 600), seeds=(100, 101, 102), minutes=3),
-        "full": Preset(arms(3000, 3000), seeds=tuple(range(100, 110)), minutes=10),
+        "full": Preset(arms(4000, 3000), seeds=tuple(range(100, 110)), minutes=10),
         "paper": Preset(arms(150_000, 150_000), seeds=tuple(range(100, 110)), minutes=900),
     },
-    measures=(Classify(splits=("train", "icl", "swap", "iwl"), n=1000), Circuit(n=256)),
+    measures=(Classify(splits=("icl", "swap"), n=1000), Circuit(n=256)),
     curves=curves,
     draw=draw,
     claims=CLAIMS,
-    tried="",
+    tried=(
+        "On seeds 0 to 3: batch 128 and learning rate 1e-3 jump at steps 841 to 1,767; batch 64 and 2e-3 not "
+        "within 3,000 (one seed). With 8 labels accuracy stays at 1/8 for 3,000 steps. The mass on the context's labels "
+        "rises slowly to .55 before the jump, not to 1 as in the paper's sketch: the slow phase is dated by accuracy."
+    ),
     next="task.p_novel=0,0.8",
     panels={"many-labels": (MANY,)},
 )

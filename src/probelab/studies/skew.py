@@ -75,21 +75,11 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
 
 
-def keeps_both(table: pd.DataFrame) -> Estimate:
-    """The exponent at which the lesser ability is greatest, by seed: ICL above chance or IWL of common classes.
+def best_of_both(table: pd.DataFrame) -> pd.DataFrame:
+    """By seed: the exponent at which the lesser ability is greatest, and how great: ICL above chance, common IWL.
 
     Two-way ICL is rescaled so that chance is 0: 2 a - 1.
     """
-    return median(best_of_both(table)["exponent"])
-
-
-def kept_of_both(table: pd.DataFrame) -> Estimate:
-    """How much of the lesser ability is there at that exponent, by seed."""
-    return median(best_of_both(table)["kept"])
-
-
-def best_of_both(table: pd.DataFrame) -> pd.DataFrame:
-    """By seed: the exponent that keeps most of both abilities, and how much of the lesser one that is."""
     exponents = (0.0, *EXPONENTS)
     both = pd.DataFrame(
         {
@@ -116,40 +106,25 @@ def trained_as_far(table: pd.DataFrame) -> bool:
     return bool((best >= final(table, SAME, "train")).all())
 
 
-CHAN, REDDY = "Chan et al. 2022", "Reddy 2023"
+CHAN, BOTH = "Chan et al. 2022", "Chan et al. 2022, Reddy 2023"
+
+
+def gain(name: str, told: str, split: str, low: str, high: str, least: float, published: str, source: str) -> Claim:
+    """A claim that a split gains (or, where `least` is negative, loses) at least so much from one arm to another."""
+    verb = f"{'gains' if least > 0 else 'loses'} at least {abs(least) * 100:.0f} points"
+    region = (least, 1.0) if least > 0 else (-1.0, least)
+    return Claim(name, f"{told}: {NAMES[split]} {verb}.", source, rise(split, low, high), region, published)
+
+
+NAMES = {"icl2": "two-way ICL", "iwl": "IWL", "iwl_common": "IWL of the 10 common classes"}
+FROM_0, FROM_64 = f"From p = 0 to .9 ({SIZE[:9]})", "From 64 to 1,024 classes (p = .9)"
+SKEWED = f"From exponent 0 to 1.5 ({SIZE})"
+VARIED = f"From noise 0 to .3 (K = {SHARED}, p = .9)"
 CLAIMS = (
-    Claim(
-        "bursty icl",
-        f"Bursts bring ICL: from p = 0 to .9 two-way accuracy gains at least 25 points ({SIZE}).",
-        CHAN,
-        rise("icl2", cell(0.0, 1024), HEAD),
-        (0.25, 1.0),
-        "more bursts, more ICL",
-    ),
-    Claim(
-        "bursty iwl",
-        f"Bursts cost IWL: from p = 0 to .9 it loses at least 25 points ({SIZE}).",
-        CHAN,
-        rise("iwl", cell(0.0, 1024), HEAD),
-        (-1.0, -0.25),
-        "more bursts, less IWL",
-    ),
-    Claim(
-        "classes icl",
-        "Many classes bring ICL: from K = 64 to 1,024 it gains at least 25 points (p = .9).",
-        CHAN,
-        rise("icl2", cell(0.9, 64), HEAD),
-        (0.25, 1.0),
-        "more classes, more ICL",
-    ),
-    Claim(
-        "classes iwl",
-        "Many classes cost IWL: from K = 64 to 1,024 it loses at least 25 points (p = .9).",
-        CHAN,
-        rise("iwl", cell(0.9, 64), HEAD),
-        (-1.0, -0.25),
-        "more classes, less IWL",
-    ),
+    gain("bursty icl", FROM_0, "icl2", cell(0.0, 1024), HEAD, 0.25, "more bursts, more ICL", CHAN),
+    gain("bursty iwl", FROM_0, "iwl", cell(0.0, 1024), HEAD, -0.25, "more bursts, less IWL", CHAN),
+    gain("classes icl", FROM_64, "icl2", cell(0.9, 64), HEAD, 0.25, "more classes, more ICL", CHAN),
+    gain("classes iwl", FROM_64, "iwl", cell(0.9, 64), HEAD, -0.25, "more classes, less IWL", CHAN),
     Claim(
         "no bursts",
         "Without bursts two-way ICL stays within 3 points of chance (K = 1,024).",
@@ -167,46 +142,20 @@ CLAIMS = (
         (0.4, 0.6),
         "both are needed",
     ),
-    Claim(
-        "noise",
-        f"Variation within classes brings ICL: from noise 0 to .3 it gains at least 10 points (K = {SHARED}, p = .9).",
-        f"{CHAN}, {REDDY}",
-        rise("icl2", "noise 0", "noise 0.3"),
-        (0.1, 1.0),
-        "more variation, more ICL",
-    ),
-    Claim(
-        "noise iwl",
-        f"Variation within classes costs IWL: from noise 0 to .3 it loses at least 10 points (K = {SHARED}, p = .9).",
-        f"{CHAN}, {REDDY}",
-        rise("iwl", "noise 0", "noise 0.3"),
-        (-1.0, -0.1),
-        "more variation, less IWL",
-    ),
-    Claim(
+    gain("noise icl", VARIED, "icl2", "noise 0", "noise 0.3", 0.1, "more variation, more ICL", BOTH),
+    gain("noise iwl", VARIED, "iwl", "noise 0", "noise 0.3", -0.1, "more variation, less IWL", BOTH),
+    gain(
         "multiplicity",
-        "Several labels a class bring ICL: from 1 to 4 it gains at least 25 points (K = 256, p = .9).",
-        CHAN,
-        rise("icl2", cell(0.9, 256), "4 labels a class"),
-        (0.25, 1.0),
+        "From 1 to 4 labels a class (K = 256, p = .9)",
+        "icl2",
+        cell(0.9, 256),
+        "4 labels a class",
+        0.25,
         "more labels, more ICL",
-    ),
-    Claim(
-        "zipf icl",
-        f"Skew beyond an exponent of 1 costs ICL: at 1.5 it is at least 25 points below uniform classes ({SIZE}).",
         CHAN,
-        rise("icl2", "zipf 0", "zipf 1.5"),
-        (-1.0, -0.25),
-        "ICL falls past 1",
     ),
-    Claim(
-        "zipf common",
-        f"Skew brings IWL of the 10 common classes: at 1.5 at least 50 points above uniform classes ({SIZE}).",
-        CHAN,
-        rise("iwl_common", "zipf 0", "zipf 1.5"),
-        (0.5, 1.0),
-        "common IWL rises",
-    ),
+    gain("zipf icl", SKEWED, "icl2", "zipf 0", "zipf 1.5", -0.25, "falls past exponent 1", CHAN),
+    gain("zipf common", SKEWED, "iwl_common", "zipf 0", "zipf 1.5", 0.25, "rises", CHAN),
     Claim(
         "zipf rare",
         f"IWL of rare classes lags: at exponent 1.5 it is at most .2 ({SIZE}).",
@@ -219,7 +168,7 @@ CLAIMS = (
         "both",
         f"Near exponent 1 a net keeps both: the lesser of ICL above chance and common IWL is at least .5 ({SIZE}).",
         CHAN,
-        kept_of_both,
+        lambda table: median(best_of_both(table)["kept"]),
         (0.5, 1.0),
         "exponent 1 keeps both",
     ),
@@ -227,7 +176,7 @@ CLAIMS = (
         "which exponent",
         f"The exponent that keeps most of both lies between .5 and 1.25 ({SIZE}).",
         CHAN,
-        keeps_both,
+        lambda table: median(best_of_both(table)["exponent"]),
         (0.5, 1.25),
         "1 (K = 12,800)",
     ),
