@@ -70,7 +70,7 @@ def multiples(
     note = "thin: every seed" + ("" if thick is None else f"; thick: their median with its {style.rate(thick)} band")
     note += "; dashed: chance and ideal observers" if rules else ""
     heading = title or (f"{style.called(metric).split(',')[0]} over training" if metric else "Over training")
-    style.dress(figure, heading, note, inner, legend=style.legend_lines(inks), lift=lift, right=right)
+    style.dress(figure, heading, note, inner, legend=style.legend_lines(inks, right), lift=lift, right=right)
     figure.update_layout(meta={"zero": axis.zero, "metric": metric, "x_unit": x, "panels": by})
     for name, ink in inks.items():
         look = dict(name=name, line=dict(color=ink, width=1.5 if thick is None else 3), showlegend=True)

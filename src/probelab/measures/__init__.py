@@ -25,4 +25,17 @@ MEASURES: dict[str, type] = {
     "mixture": Mixture,
 }
 
-__all__ = ["MEASURES", "Circuit", "Classify", "Heads", "InContext", "Loss", "Measure", "Mixture", "Named", "Norms", "Patterns", "Strategy"]
+__all__ = [
+    "MEASURES",
+    "Circuit",
+    "Classify",
+    "Heads",
+    "InContext",
+    "Loss",
+    "Measure",
+    "Mixture",
+    "Named",
+    "Norms",
+    "Patterns",
+    "Strategy",
+]

@@ -251,7 +251,7 @@ ABRUPT = Study(
     presets={
         "smoke": Preset(arms(30, 30), seeds=(0, 1), minutes=0.3),
         "quick": Preset(arms(2500, 600), seeds=(100, 101, 102), minutes=3),
-        "full": Preset(arms(4000, 3000), seeds=tuple(range(100, 110)), minutes=10),
+        "full": Preset(arms(4000, 2000), seeds=tuple(range(100, 110)), minutes=10),
         "paper": Preset(arms(150_000, 150_000), seeds=tuple(range(100, 110)), minutes=900),
     },
     measures=(Classify(splits=("icl", "swap"), n=1000), Circuit(n=256)),
@@ -260,8 +260,8 @@ ABRUPT = Study(
     claims=CLAIMS,
     tried=(
         "On seeds 0 to 3: batch 128 and learning rate 1e-3 jump at steps 841 to 1,767; batch 64 and 2e-3 not "
-        "within 3,000 (one seed). With 8 labels accuracy stays at 1/8 for 3,000 steps. The mass on the context's labels "
-        "rises slowly to .55 before the jump, not to 1 as in the paper's sketch: the slow phase is dated by accuracy."
+        "within 3,000 (one seed). With 8 labels accuracy stays at 1/8 for 3,000 steps. The mass on labels of the "
+        "context rises slowly to .55 before the jump, not to 1 as in the paper: accuracy dates the slow phase."
     ),
     next="task.p_novel=0,0.8",
     panels={"many-labels": (MANY,)},

@@ -29,10 +29,10 @@ from probelab.studies._scores import end, final, last, reached, rise, scores
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification
 
-BURSTY, CLASSES = (0.0, 0.5, 0.9, 1.0), (64, 256, 1024)
-EXPONENTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+BURSTY, CLASSES = (0.0, 0.5, 0.9), (64, 256, 1024)
+EXPONENTS = (0.5, 0.75, 1.0, 1.5)
 NOISE, SHARED = (0.0, 0.1, 0.3, 0.6), 512
-LABELS = (2, 4)
+LABELS = (4,)
 RECURRENT, SAME = "LSTM", "noise 0.1"  # and the transformer with the same data
 ICL, IWL = "two-way ICL on new classes", "IWL"
 
