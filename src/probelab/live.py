@@ -112,5 +112,5 @@ class LiveScores:
 
     def extend(self, k: int, step: int, value: float) -> None:
         """One more point of a curve."""
-        curve = self.figure.data[k]
+        curve: Any = self.figure.data[k]
         curve.update(x=(*curve.x, step), y=(*curve.y, float(value)))

