@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -289,44 +289,54 @@ def test_tasks_and_measures_of_ones_own(tmp_path: Path) -> None:
     assert lab.open(run.path, Parity).model()(Parity().sample(np.random.default_rng(0), 2)).shape == (2, 3, 2)
 
 
+CHEAP = ("markov", "induction", "clamp")  # seconds; the others are slow tests
+ALL = [pytest.param(name, marks=[] if name in CHEAP else [pytest.mark.slow]) for name in STUDIES]
+Smoke = Callable[[str], Path]
+
+
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke preset of every study, on two processes."""
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    """The results of a study's smoke preset on two processes, made when they are first asked for."""
     out = tmp_path_factory.mktemp("smoke")
-    for study in STUDIES.values():
-        jobs = plan(study, "smoke")
-        execute(jobs, out / "runs", workers=2)
-        conclude(study, jobs, out, conduct.barred(study, "smoke", (0, 1), False), images=False)
-    return out
+
+    def made(name: str) -> Path:
+        study, jobs = STUDIES[name], plan(STUDIES[name], "smoke")
+        if not (out / "figures" / name).exists():
+            execute(jobs, out / "runs", workers=2)
+            conclude(study, jobs, out, conduct.barred(study, "smoke", (0, 1), False), images=False)
+        return out
+
+    return made
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_study_end_to_end(smoke: Path, name: str) -> None:
-    study, folder = STUDIES[name], smoke / "figures" / name
+@pytest.mark.parametrize("name", ALL)
+def test_a_study_end_to_end(smoke: Smoke, name: str) -> None:
+    study, out = STUDIES[name], smoke(name)
+    folder = out / "figures" / name
     figures = {path.stem for path in folder.glob("*.html")}
     assert figures and figures <= {path.stem for path in folder.glob("*.csv")}
     rows, card = pd.read_parquet(folder / "rows.parquet"), (folder / "report.md").read_text()
     assert set(rows["arm"]) == set(study.presets["smoke"].arms) and set(rows["seed"]) == {0, 1}
     assert all(claim.sentence in card for claim in study.claims) and card.count("**undecided**") == len(study.claims)
-    assert card in (smoke / "report.md").read_text()
-    assert all(finished(one, smoke / "runs") for one in plan(study, "smoke"))
+    assert card in (out / "report.md").read_text()
+    assert all(finished(one, out / "runs") for one in plan(study, "smoke"))
 
 
-def test_a_study_in_this_process_is_the_same(smoke: Path, tmp_path: Path) -> None:
-    jobs = [one for study in STUDIES.values() for one in plan(study, "smoke", seeds=(1,))]
-    execute(jobs, tmp_path / "runs")
+@pytest.mark.parametrize("name", ALL)
+def test_a_study_in_this_process_is_the_same(smoke: Smoke, name: str, tmp_path: Path) -> None:
+    execute(plan(STUDIES[name], "smoke", seeds=(1,)), tmp_path / "runs")
     here = results(tmp_path)
-    assert here and here.items() <= results(smoke).items()
+    assert here and here.items() <= results(smoke(name)).items()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
-def test_any_part_of_a_study_can_be_concluded(smoke: Path, name: str) -> None:
-    study = STUDIES[name]
+def test_any_part_of_a_study_can_be_concluded(smoke: Smoke, name: str) -> None:
+    study, out = STUDIES[name], smoke(name)
     for panel in study.panels:
-        outcome = conclude(study, plan(study, "smoke", panel=panel), smoke, images=False)
+        outcome = conclude(study, plan(study, "smoke", panel=panel), out, images=False)
         assert set(outcome.rows["arm"]) == set(study.panels[panel]) and outcome.files
-    conclude(study, plan(study, "smoke"), smoke, "not judged: the smoke preset is too short", images=False)
+    conclude(study, plan(study, "smoke"), out, "not judged: the smoke preset is too short", images=False)
 
 
 KILLED = """

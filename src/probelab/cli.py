@@ -201,7 +201,7 @@ def train(
 @app.command()
 def measure(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    what: Annotated[str, typer.Argument(help="A measure: loss, strategy, icl, heads, norms, patterns.")],
+    what: Annotated[str, typer.Argument(help="One of loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the measure: n=4096")] = None,
     steps: Annotated[str | None, typer.Option(help="Only at these kept steps: 0,100,1000")] = None,
     memory: Memory = "2GiB",

@@ -231,7 +231,7 @@ CLAMP = Study(
     question="Which part of an induction circuit holds up the others while it is learned?",
     source="Singh et al. 2024, arXiv 2404.07129",
     presets={
-        "smoke": Preset(arms(30, 30), seeds=(0,), minutes=0.5),
+        "smoke": Preset(arms(30, 30), seeds=(0, 1), minutes=0.5),
         "quick": Preset(arms(1000, 2000, (NONE, "layer 1", "match"), False), seeds=(100, 101), minutes=2),
         "full": Preset(arms(1500, 3000), minutes=12),
         "paper": Preset(arms(31_250, 31_250), seeds=tuple(range(100, 110)), minutes=600),

@@ -224,7 +224,9 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             y_title="accuracy",
         )
     }
-    weights = pick(table, measure="mixture", metric="weight", arm=PLAIN)
+    arms = list(table["arm"].unique())
+    shown = [arm for arm in (PLAIN, "decay everywhere") if arm in arms] or arms
+    weights = pick(table, measure="mixture", metric="weight", arm=shown[:1])
     names = {
         "icl": "reads the context (ICL)",
         "iwl": "remembers (IWL)",
@@ -241,7 +243,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             title="Which strategies the answers are made of",
             y_title="weight in the mixture",
         )
-    both = scores(pick(table, arm=[PLAIN, "decay everywhere"]), "flip", "iwl")
+    both = scores(pick(table, arm=shown), "flip", "iwl")
     drawn["plane"] = figures.plane(
         both,
         {"split": "iwl"},
@@ -266,7 +268,7 @@ TRANSIENCE = Study(
     question="Does in-context learning fade while the loss keeps falling, and what keeps it?",
     source="Singh et al. 2023, arXiv 2311.08360; Singh et al. 2025, arXiv 2503.05631",
     presets={
-        "smoke": Preset(arms(30), seeds=(0,), minutes=0.3),
+        "smoke": Preset(arms(30), seeds=(0, 1), minutes=0.5),
         "quick": Preset(arms(3500, decays=False), seeds=(100, 101), minutes=2),
         "full": Preset(arms(3500), minutes=12),
         "paper": Preset(arms(400_000), seeds=tuple(range(100, 110)), minutes=2000),
