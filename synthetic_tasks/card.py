@@ -124,7 +124,8 @@ def tables(card: dict[str, Any]) -> str:
     if "entropy_rate" in measured:
         information = measured["mutual_information"]
         lines += ["", "| places apart | " + " | ".join(information) + " |", "|---|" + "---|" * len(information)]
-        lines += ["| mutual information, nats | " + " | ".join(f"{x:.4f}" for x in information.values()) + " |"]
+        told = ("none" if x is None else f"{x:.4f}" for x in information.values())  # no two symbols so far apart
+        lines += ["| mutual information, nats | " + " | ".join(told) + " |"]
         rates = measured["entropy_rate"]
         lines += ["", "| tokens known before | " + " | ".join(map(str, range(len(rates)))) + " |"]
         lines += [

@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from synthetic_tasks import Batch, Markov, Repeats, Task, batch
+from synthetic_tasks import Batch, Classification, Markov, Repeats, Task, batch
 from synthetic_tasks.card import card, mean, tables
 from synthetic_tasks.task import stream
 
@@ -96,3 +96,14 @@ def test_vectors_without_tokens_have_a_card_too():
     assert measured["tokens"] == 0 and measured["scored"] == 5 and "zipf" not in measured
     assert measured["loss"]["uniform"]["nats"] == pytest.approx(np.log(2), abs=1e-5)
     assert "uniform" in tables(card(Silent(), "train", [lot]))
+
+
+def test_the_card_of_vectors_says_what_is_measured_of_classes():
+    task = Classification(classes=64, labels=8, zipf=1.0, p_bursty=0.5)
+    found = card(task, "train", [batch(task, 0, step, n=1000) for step in range(4)])
+    told = found["measured"]["statistics"]
+    assert told["bursty sequences"] == pytest.approx(0.5, abs=0.03)
+    assert abs(told["Zipf exponent of the queries' classes"] - 1) < 4 * told["standard error of that exponent"]
+    assert told["queries answerable from the context"] > 0.5
+    page = tables(found)
+    assert "| queries answerable from the context |" in page and "| mutual information, nats | none |" in page

@@ -103,7 +103,9 @@ def verify(
 @app.command()
 def draw(
     what: Annotated[str, typer.Argument(help="A run folder, or a study that was reproduced.")],
-    figure: Annotated[str, typer.Argument(help="A figure: dynamics, phases, heads, pattern.")],
+    figure: Annotated[
+        str, typer.Argument(help="dynamics, phases, heads, pattern, multiples, plane, race or phase_diagram.")
+    ],
     metric: Annotated[str | None, typer.Option(help="Which metric, where the figure asks for one.")] = None,
     png: Annotated[bool, typer.Option("--png", help="Also as PNG, if a browser is found.")] = False,
     out: Out = None,
@@ -201,7 +203,9 @@ def train(
 @app.command()
 def measure(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    what: Annotated[str, typer.Argument(help="One of loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture.")],
+    what: Annotated[
+        str, typer.Argument(help="loss, strategy, icl, heads, norms, patterns, classify, circuit or mixture.")
+    ],
     settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the measure: n=4096")] = None,
     steps: Annotated[str | None, typer.Option(help="Only at these kept steps: 0,100,1000")] = None,
     memory: Memory = "2GiB",
