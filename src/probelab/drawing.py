@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -102,19 +103,22 @@ def draw_plane(rows: pd.DataFrame, metric: str | None, folder: Folder | None) ->
 
 def draw_race(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = one_split(whole(rows, metric or "loss"))
-    dated = onset(chosen, by=("run", "metric"))
+    dated = onset(chosen, by=("arm", "run", "metric"))
     return FIGURES["race"](dated, medians=across(dated, by=("arm", "metric")), title=f"onset of {metric or 'loss'}")
 
 
 def draw_phase_diagram(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = one_split(whole(rows, metric or "loss"))
-    dials = [name for name in chosen if str(name).startswith(("task.", "model.")) and chosen[name].nunique() > 1]
-    dials = [name for name in dials if name != "task.world"]
-    if len(dials) < 2:
-        raise RunError(f"a phase diagram needs two dials that differ, and here is {', '.join(dials) or 'none'}")
-    ends = chosen[chosen["step"] == chosen.groupby("run")["step"].transform("max")]
-    ends = ends[(ends[dials[2:]] == ends[dials[2:]].mode().iloc[0]).all(axis=1)] if dials[2:] else ends
-    return FIGURES["phase_diagram"](ends, metric or "loss", dials[0], dials[1], title=metric or "loss")
+    dials = [name for name in map(str, chosen) if name.startswith("task.") and chosen[name].nunique() > 1]
+    pairs = list(combinations([name for name in dials if name != "task.world"], 2))
+    if not pairs:
+        raise RunError(f"a phase diagram needs two dials of the task that differ, and here is {dials or 'none'}")
+    x, y = max(pairs, key=lambda two: len(chosen[[*two]].drop_duplicates()))
+    ends = chosen[chosen["step"] == chosen.groupby(["arm", "run"])["step"].transform("max")]
+    others = [name for name in dials if name not in (x, y, "task.world")]
+    ends = ends[(ends[others] == ends[others].mode().iloc[0]).all(axis=1)] if others else ends
+    ends = ends.drop_duplicates(["run"], keep="last")
+    return FIGURES["phase_diagram"](ends, metric or "loss", x, y, title=metric or "loss")
 
 
 def one_split(rows: pd.DataFrame) -> pd.DataFrame:

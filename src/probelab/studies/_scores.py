@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
 from probelab.claims import Estimate, median
@@ -31,8 +30,14 @@ def scores(table: pd.DataFrame, *splits: str) -> pd.DataFrame:
 
 
 def last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each run's last checkpoint."""
-    return rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+    """The rows of the last checkpoint of each run of an arm; two arms may share a run, and be of different length."""
+    return rows[rows["step"] == rows.groupby(["arm", "run"])["step"].transform("max")]
+
+
+def of_arm(table: pd.DataFrame, *arms: str) -> pd.DataFrame:
+    """The rows of some arms, also where turned dials follow their names: `arm, task.dim=16`."""
+    turned = [name for name in map(str, table["arm"].unique()) if any(name.startswith(f"{a}, task.") for a in arms)]
+    return table[table["arm"].isin([*arms, *turned])]
 
 
 def final(table: pd.DataFrame, arm: str, split: str) -> pd.Series:
@@ -55,4 +60,4 @@ def rise(split: str, low: str, high: str) -> Quantity:
 
 def reached(arm: str, split: str, least: float) -> Callable[[pd.DataFrame], bool]:
     """Does the median over seeds reach a score?"""
-    return lambda table: bool(np.nanmedian(final(table, arm, split)) >= least)
+    return lambda table: bool(final(table, arm, split).median() >= least)

@@ -1,11 +1,14 @@
 """Singh et al. 2024: which part of an induction circuit holds up the others? Clamp it during training, and see.
 
-    probelab reproduce clamp                     four arms, two seeds
+    probelab reproduce clamp                     three arms, two seeds
     probelab reproduce clamp --preset full       the report card: six seeds of all arms
 
 Two examples, labels drawn anew for every sequence, so that only reading the context helps: the loss waits near ln 2
 (one of the two labels) until the circuit is there. Each clamp overwrites a part of the circuit, from the first step on.
 Price of measuring: 1,000 sequences at about 70 checkpoints a run.
+
+The paper keeps eight heads and silences seven of the second layer; here it has one. Initial weights depend on the width
+that feeds them, so its output is larger at the start than that of each of eight: "all heads" compares this, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from probelab.curves import across, order, over_seeds, overtake
 from probelab.measures import Classify
 from probelab.rows import pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
+from probelab.studies._scores import Quantity, of_arm
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification, preset
 
@@ -48,6 +52,9 @@ PUBLISHED = {
     "layer 1 + copy": 2.5e4,
 }
 MORE_CLASSES, MORE_LABELS = (100, 200), (10, 15)
+SCALED = (*(f"{k} classes" for k in MORE_CLASSES), *(f"{n} labels" for n in MORE_LABELS))
+HALVES = ("copy", "match")  # clamped, so that only the other half of the circuit is learned
+HALVED = tuple(f"{name}, {more}" for name in HALVES for more in ("200 classes", "15 labels"))
 
 
 def arms(steps: int, longer: int, clamps: tuple[str, ...] = tuple(CLAMPS), scaled: bool = True) -> dict[str, Arm]:
@@ -67,6 +74,10 @@ def arms(steps: int, longer: int, clamps: tuple[str, ...] = tuple(CLAMPS), scale
             found[f"{classes} classes"] = replace(plain, spec=replace(plain.spec, task=replace(task, classes=classes)))
         for labels in MORE_LABELS:
             found[f"{labels} labels"] = replace(plain, spec=replace(plain.spec, task=replace(task, labels=labels)))
+        for name in HALVES:
+            for more, dials in {"200 classes": {"classes": 200}, "15 labels": {"labels": 15}}.items():
+                half = replace(plain.spec, task=replace(task, **dials), edits=CLAMPS[name])
+                found[f"{name}, {more}"] = replace(plain, spec=half, steps=steps)
     return found
 
 
@@ -87,15 +98,10 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
         dated.append({"run": first["run"], "arm": first["arm"], "seed": first["seed"], **crossed.row()})
     found = pd.DataFrame(dated).assign(measure="crossing", metric="loss")
     medians = across(found, by=("arm", "metric"))
-    orders = [
-        order(found, {"arm": arm}, {"arm": NONE}, pair_by="seed").assign(first=arm)
-        for arm in found["arm"].unique()
-        if arm != NONE and NONE in set(found["arm"])
-    ]
-    return tidy(pd.concat([found, medians, *orders], ignore_index=True))
+    return tidy(pd.concat([found, medians], ignore_index=True))
 
 
-def sooner(arm: str, than: str = NONE) -> Any:
+def sooner(arm: str, than: str = NONE) -> Quantity:
     """Decades by which an arm crosses before another, paired by seed; who never crosses is later than its end."""
 
     def quantity(table: pd.DataFrame) -> Estimate:
@@ -136,7 +142,7 @@ CLAIMS = (
     Claim("switch", "Without a clamp the phase change comes (share of seeds).", SOURCE, unclamped, (0.5, 1.0), "all"),
     Claim(
         "plateau",
-        "The loss first waits near ln 2 = .69, one of the two labels.",
+        "Before the phase change the loss falls slowest near ln 2 = .69, one of the two labels.",
         SOURCE,
         plateau,
         (0.6, 0.9),
@@ -196,6 +202,23 @@ CLAIMS = (
         ".68",
         "decades",
     ),
+    *(
+        Claim(
+            f"{more} {name}",
+            sentence,
+            SOURCE,
+            sooner(name, f"{name}, {more}"),
+            region,
+            published,
+            "decades",
+        )
+        for name, more, sentence, region, published in (
+            ("copy", "200 classes", "More classes slow matching (the copy is clamped).", (0.0, np.inf), "slow it"),
+            ("match", "15 labels", "More labels slow copying (the match is clamped).", (0.0, np.inf), "slow it"),
+            ("match", "200 classes", "More classes leave copying as it is, within .1.", (-0.1, 0.1), "do not slow it"),
+            ("copy", "15 labels", "More labels leave matching as it is, within .1.", (-0.1, 0.1), "do not slow it"),
+        )
+    ),
 )
 
 
@@ -205,13 +228,14 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
     drawn = {}
     for name, title, chosen in (
         ("race", "Clamping a part of the circuit brings the phase change forward", [*CLAMPS]),
-        ("scaling", "All heads, more classes, more labels", [NONE, ALL, *others(table)]),
+        ("scaling", "All heads, more classes, more labels", [NONE, ALL, *SCALED]),
+        ("halves", "What more classes and more labels slow: matching or copying", [*HALVES, *HALVED]),
     ):
-        rows = losses(table, *chosen)
-        if len(rows):
+        rows = of_arm(losses(table), *chosen)
+        if len(set(rows["arm"])) > 1:
             drawn[name] = figures.race(
-                crossings[crossings["arm"].isin(chosen)],
-                medians=medians[medians["arm"].isin(chosen)],
+                of_arm(crossings, *chosen),
+                medians=of_arm(medians, *chosen),
                 table=rows,
                 band=over_seeds(rows, by=("arm", "metric")),
                 lines={"ln 2, one of two labels": float(np.log(2)), "mark of the phase change": LEVEL},
@@ -219,11 +243,6 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
                 y_title="loss on training sequences (nats)",
             )
     return drawn
-
-
-def others(table: pd.DataFrame) -> list[str]:
-    """The arms with more classes or labels."""
-    return [arm for arm in table["arm"].unique() if arm.endswith((" classes", " labels"))]
 
 
 CLAMP = Study(
@@ -236,7 +255,7 @@ CLAMP = Study(
         "full": Preset(arms(1500, 3000), minutes=12),
         "paper": Preset(arms(31_250, 31_250), seeds=tuple(range(100, 110)), minutes=600),
     },
-    measures=(Classify(splits=("train", "relabel"), n=1000),),
+    measures=(Classify(splits=("train",), n=1000),),
     curves=curves,
     draw=draw,
     claims=CLAIMS,
@@ -245,9 +264,6 @@ CLAMP = Study(
         "steps 860 and 890, after a plateau at .80 nats; with 1e-3 near step 450 and with a shorter plateau. Already "
         "there a hand-built first layer came before the copy, the reverse of the published order."
     ),
-    next="task.dim=16,64",
-    panels={
-        "clamps": tuple(CLAMPS),
-        "scaling": (NONE, ALL, *(f"{k} classes" for k in MORE_CLASSES), *(f"{n} labels" for n in MORE_LABELS)),
-    },
+    next="task.dim=16",
+    panels={"clamps": tuple(CLAMPS), "scaling": (NONE, ALL, *SCALED), "halves": (*HALVES, *HALVED)},
 )

@@ -1,12 +1,12 @@
 """Chan et al. 2022, Reddy 2023: bursts, many classes and variation make a net read its context; skew pays both ways.
 
-    probelab reproduce skew                           the corners of the grid, two seeds: about 3 minutes on 2 cores
+    probelab reproduce skew                           the corners of the grid, two seeds: about 2 minutes on 2 cores
     probelab reproduce skew --preset full             the report card: six seeds of all panels
     probelab reproduce skew --preset full --panel zipf
 
 ICL: two new classes, four examples each, the answer among the two labels (chance 1/2). IWL: a trained class that is not
 in the context, any of 32 labels (chance 1/32). Price of measuring: 10,000 sequences of icl2 and 500 of each other split
-at about a dozen checkpoints a run.
+(a standard error of 2 points) at about 15 checkpoints a run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def one_dial(steps: int, longer: int, recurrent: int) -> dict[str, Arm]:
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """When each run begins to learn in context, and the median over seeds of each arm."""
-    found = onset(scores(table, "icl2"), by=("run", "metric"))
+    found = onset(scores(table, "icl2"), by=("arm", "run", "metric"))
     return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
 
 
@@ -116,7 +116,7 @@ def gain(name: str, told: str, split: str, low: str, high: str, least: float, pu
 
 
 NAMES = {"icl2": "two-way ICL", "iwl": "IWL", "iwl_common": "IWL of the 10 common classes"}
-FROM_0, FROM_64 = f"From p = 0 to .9 ({SIZE[:9]})", "From 64 to 1,024 classes (p = .9)"
+FROM_0, FROM_64 = "From p = 0 to .9 (K = 1,024)", "From 64 to 1,024 classes (p = .9)"
 SKEWED = f"From exponent 0 to 1.5 ({SIZE})"
 VARIED = f"From noise 0 to .3 (K = {SHARED}, p = .9)"
 CLAIMS = (
@@ -140,6 +140,7 @@ CLAIMS = (
         end(cell(0.9, 64), "icl2"),
         (0.4, 0.6),
         "both are needed",
+        preconditions=(("IWL is at least .9", reached(cell(0.9, 64), "iwl", 0.9)),),
     ),
     gain("noise icl", VARIED, "icl2", "noise 0", "noise 0.3", 0.1, "more variation, more ICL", BOTH),
     gain("noise iwl", VARIED, "iwl", "noise 0", "noise 0.3", -0.1, "more variation, less IWL", BOTH),
@@ -157,15 +158,15 @@ CLAIMS = (
     gain("zipf common", SKEWED, "iwl_common", "zipf 0", "zipf 1.5", 0.25, "rises", CHAN),
     Claim(
         "zipf rare",
-        f"IWL of rare classes lags: at exponent 1.5 it is at most .2 ({SIZE}).",
+        f"IWL of rare classes lags: at exponent 1.5 at least 25 points below the 10 common ones ({SIZE}).",
         CHAN,
-        end("zipf 1.5", "iwl_rare"),
-        (0.0, 0.2),
+        lambda t: median(final(t, "zipf 1.5", "iwl_rare") - final(t, "zipf 1.5", "iwl_common")),
+        (-1.0, -0.25),
         "at chance for every exponent",
     ),
     Claim(
         "both",
-        f"Near exponent 1 a net keeps both: the lesser of ICL above chance and common IWL is at least .5 ({SIZE}).",
+        f"At some exponent a net keeps both: the lesser of ICL above chance and common IWL is at least .5 ({SIZE}).",
         CHAN,
         lambda table: median(best_of_both(table)["kept"]),
         (0.5, 1.0),
@@ -194,7 +195,7 @@ CLAIMS = (
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
     """The phase diagram, the other dials one by one, training as paths through the plane, and all curves."""
     ends, found = last(scores(table)), {}
-    grid = ends[ends["arm"].str.startswith("p = ")]
+    grid = ends[ends["arm"].isin(list(arms(1)))]
     if len(grid):
         found["phase-diagram"] = figures.phase_diagram(
             grid,
@@ -238,7 +239,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
     }
     for name, (by, start, title) in panels.items():
         rows = scores(table)
-        rows = rows[rows["arm"].str.startswith(start)]
+        rows = rows[rows["arm"].str.startswith(start) & ~rows["arm"].str.contains(", task.")]
         shown = dict(list(series.items())[:2]) if name != "zipf" else {k: series[k] for k in series if "all" not in k}
         rows = rows[rows["split"].isin([of["split"] for of in shown.values()])]
         if len(rows):
@@ -251,6 +252,10 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
                 title=title,
                 y_title="accuracy",
             )
+    if not found:  # turned dials have made other arms of these
+        rows = scores(table, "icl2", "iwl")
+        band = over_seeds(rows, by=("arm", "split", "metric"))
+        found["arms"] = figures.multiples(rows, dict(list(series.items())[:2]), band=band, y_title="accuracy")
     return found
 
 
@@ -272,7 +277,7 @@ SKEW = Study(
     },
     measures=(
         Classify(splits=("icl2",), n=10_000),
-        Classify(splits=("train", "icl", "flip", "swap", "iwl", "iwl_common", "iwl_rare"), n=500),
+        Classify(splits=("train", "flip", "iwl", "iwl_common", "iwl_rare"), n=500),
     ),
     curves=curves,
     draw=draw,
@@ -285,7 +290,7 @@ SKEW = Study(
         "1,500 steps (ICL still rising). An LSTM with two layers of 64 and learning rate 2e-3 stays at 1.24 nats "
         "with 1,024 classes; one layer of 128 at 3e-3 remembers 512 classes within 2,500 steps."
     ),
-    next="task.zipf=0.5,1.0",
+    next="task.burst=2",
     panels={
         "grid": tuple(arms(1)),
         "zipf": tuple(f"zipf {a:g}" for a in (0.0, *EXPONENTS)),
