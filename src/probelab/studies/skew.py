@@ -31,7 +31,7 @@ from synthetic_tasks import Classification
 
 BURSTY, CLASSES = (0.0, 0.5, 0.9), (64, 256, 1024)
 EXPONENTS = (0.5, 0.75, 1.0, 1.5)
-NOISE, SHARED, ENOUGH = (0.0, 0.1, 0.3, 0.6), 384, 512
+NOISE, SHARED, ENOUGH = (0.0, 0.1, 0.3), 384, 512
 LABELS = (4,)
 RECURRENT, SAME = "LSTM", "transformer"  # on the same data
 ICL, IWL = "two-way ICL on new classes", "IWL"
