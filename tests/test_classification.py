@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from synthetic_tasks import Batch, batch
 from synthetic_tasks.classification import DOUBT, Classification
+from synthetic_tasks.episodes import as_batch, in_bursts
 from synthetic_tasks.skew import fit_zipf
 from synthetic_tasks.task import stream
 
@@ -44,15 +45,12 @@ def likely(counts: Any, p: Any = None) -> bool:
     return bool(((counts - expected) ** 2 / expected).sum() < len(counts) - 1 + 4 * np.sqrt(2 * (len(counts) - 1)))
 
 
-# --- one sequence, by hand -------------------------------------------------------------------------------------------
-
-
 def test_by_hand():
     """The drawing in the docstring: A 3, B 7, A' 3, B' 7, A" -> 3, but B is class 7 of 10 labels and A is class 13."""
     task = Classification(classes=20, labels=10, examples=4, burst=2, items="symbols", exemplars=4, novel=4)
-    drawn = task._bursts(stream("hand"), 1, 2, 2, False)
+    drawn = in_bursts(task, stream("hand"), 1, 2, 2, False)
     drawn = drawn._replace(classes=np.array([[13, 7, 13, 7, 13]]), labels=np.array([[3, 7, 3, 7, 3]]))
-    lot, o = task._batch(stream("hand"), drawn, np.array([[0, 3, 1, 2, 2]])), -1
+    lot, o = as_batch(task, stream("hand"), drawn, np.array([[0, 3, 1, 2, 2]])), -1
     # symbols: 10 labels, then 4 exemplars of each class
     assert lot.tokens.tolist() == [[62, 3, 41, 7, 63, 3, 40, 7, 64]]
     assert lot.targets.tolist() == [[o, o, o, o, o, o, o, o, 3]]
@@ -71,9 +69,9 @@ def test_by_hand():
 def test_strategies_by_hand_where_they_disagree():
     """Class 13 owns 3, but carries 7 (twice) and 8 in the context, where another pair says 3; then a new class."""
     task = Classification(classes=20, labels=10, examples=4, burst=1, exemplars=4)
-    drawn = task._bursts(stream("hand"), 2, 1, 4, False)
+    drawn = in_bursts(task, stream("hand"), 2, 1, 4, False)
     classes, labels = np.array([[13, 13, 13, 5, 13], [1, 2, 3, 4, 21]]), np.array([[7, 7, 8, 3, 7], [1, 2, 3, 4, 6]])
-    lot = task._batch(stream("hand"), drawn._replace(classes=classes, labels=labels))
+    lot = as_batch(task, stream("hand"), drawn._replace(classes=classes, labels=labels))
     one, new = (
         {n: (np.exp(x[row, -1]) - DOUBT / 10) / (1 - DOUBT) for n, x in task.oracles(lot).items()} for row in (0, 1)
     )
@@ -87,9 +85,6 @@ def test_strategies_by_hand_where_they_disagree():
     assert new["ciwl"] == pytest.approx(new["context"]) and new["context"][[1, 2, 3, 4]] == pytest.approx(0.25)
     assert lot.facts["owned"].tolist() == [[3], [-1]] and lot.facts["rank"].tolist() == [13, -1]
     assert lot.facts["label"][:, -1].tolist() == [3, -1] and lot.facts["answerable"].tolist() == [1, 0]
-
-
-# --- bursts ----------------------------------------------------------------------------------------------------------
 
 
 def test_chan_2022_draws_3_and_3_and_2():
@@ -156,9 +151,6 @@ def test_shares_are_those_of_the_dials():
     assert abs(found["Zipf exponent of the queries' classes"]) < 4 * found["standard error of that exponent"]
 
 
-# --- frequencies and labels ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("p_bursty", [0.0, 1.0])
 def test_classes_follow_zipf(p_bursty: float):
     classes = batch(Classification(classes=200, zipf=1.2, p_bursty=p_bursty), 0, 0, n=4000).facts["classes"]
@@ -206,9 +198,6 @@ def test_distinct_bursts_have_distinct_classes_and_labels(multiplicity: int):
     )
     for classes, labels, _ in lines(batch(task, 0, 0, n=300)):
         assert len(set(classes[:-1])) == len(set(labels[:-1])) == 3
-
-
-# --- what cannot be remembered ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,9 +306,6 @@ def test_relabelled_classes_are_trained_ones_with_any_label():
     assert likely(np.bincount(shift, minlength=10))
 
 
-# --- what must be remembered -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("split", ABSENT)
 @pytest.mark.parametrize(
     "task", [Classification(classes=64, zipf=1.0), Classification(classes=40, labels=12, multiplicity=2)]
@@ -350,9 +336,6 @@ def test_common_classes_are_the_ten_most_frequent_and_rare_ones_the_others():
     for split in ("iwl", "ciwl"):
         fit = fit_zipf(np.bincount(asked[split], minlength=40))
         assert abs(fit.exponent - 1.5) < 4 * fit.error
-
-
-# --- items -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("items", ["vectors", "symbols"])
@@ -419,9 +402,6 @@ def test_items_are_those_of_the_world():
     expected = (task.fixed["means"][classes] + 0.5 * task.fixed["noise"][classes, which]) / 1.25**0.5
     assert lot.vectors is not None and lot.vectors[:, ::2] == pytest.approx(expected, abs=1e-6)
     assert not np.allclose(replace(task, world=1).fixed["means"], task.fixed["means"])
-
-
-# --- whatever the dials ----------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -501,9 +481,6 @@ def test_facts_are_what_the_tokens_say(task: Classification, split: str, seed: i
     assert lot.vectors is None or np.array_equal(again.vectors, lot.vectors)  # type: ignore[arg-type]
 
 
-# --- oracles ---------------------------------------------------------------------------------------------------------
-
-
 def loss(task: Classification, split: str, n: int = 1000) -> dict[str, float]:
     lot = batch(task, 0, 0, split, n)
     return {k: -logs[np.arange(n), -1, lot.targets[:, -1]].mean() for k, logs in task.oracles(lot).items()}
@@ -531,9 +508,6 @@ def test_the_frequency_of_labels_is_that_of_the_answers(dials: dict[str, Any]):
     task = replace(Classification(classes=24, labels=8, zipf=1.3, p_bursty=0.5), **dials)
     answers = batch(task, 0, 0, n=8000).targets[:, -1]
     assert likely(np.bincount(answers, minlength=8), task.label_frequencies)
-
-
-# --- pairs and dials -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", [REDDY, SYMBOLS, SINGH, Classification(labels=4)])

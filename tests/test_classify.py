@@ -80,8 +80,6 @@ def towards(what: str) -> Any:
     return look
 
 
-# --- classify --------------------------------------------------------------------------------------------------------
-
 LUCK = 1 / 32
 SCORES = {  # accuracy, accuracy_in_context, owned_accuracy; None: left out. Where all labels tie, label 0 is said
     "icl": {
@@ -178,9 +176,6 @@ def test_scores_of_a_random_model_by_plain_loops():
     assert value(rows, metric="context_mass") == pytest.approx(mass, abs=1e-6)
 
 
-# --- circuit ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("burst", [1, 2, 4])
 def test_heads_made_by_hand_score_what_they_do(burst: int):
     task = replace(TASK, burst=burst)
@@ -237,8 +232,6 @@ def test_patterns_of_a_real_model_by_plain_loops():
         assert value(rows, metric="label_to_item", **at) == pytest.approx(item, abs=1e-9)
         assert value(rows, metric="induction", **at) == pytest.approx(2 * right - labels, abs=1e-8)
 
-
-# --- mixture ---------------------------------------------------------------------------------------------------------
 
 NAMES = ("icl", "iwl", "ciwl", "context", "frequency")
 
@@ -336,9 +329,6 @@ def test_what_no_strategy_says_is_misfit():
 
     rows = table(Mixture(("icl",), ("uniform", "iwl"), n=20), Planted(TASK, Guess(TASK, stubborn)))
     assert value(rows, metric="misfit") == pytest.approx(np.log(32), abs=1e-5)
-
-
-# --- what they refuse ------------------------------------------------------------------------------------------------
 
 
 def test_tasks_without_these_facts_are_told_what_to_measure_instead():

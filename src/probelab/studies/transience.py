@@ -197,10 +197,10 @@ CLAIMS = (
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
     """The rise and fall, the decomposition, the path through the plane, and when ICL goes in each arm."""
     series = {
-        "ICL, new classes": {"split": "icl2"},
-        "FLIP, labels exchanged": {"split": "flip"},
-        "CIWL, label in context": {"split": "ciwl"},
-        "IWL, class absent": {"split": "iwl"},
+        "ICL (new classes)": {"split": "icl2"},
+        "FLIP (labels exchanged)": {"split": "flip"},
+        "CIWL": {"split": "ciwl"},
+        "IWL": {"split": "iwl"},
     }
     rows = scores(table, *(of["split"] for of in series.values()))
     drawn = {
@@ -221,7 +221,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
     names = {
         "icl": "reads the context (ICL)",
         "iwl": "remembers (IWL)",
-        "ciwl": "remembers, among the context's labels (CIWL)",
+        "ciwl": "remembers in context (CIWL)",
         "context": "any label of the context",
         "frequency": "label frequency",
     }
