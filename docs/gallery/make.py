@@ -15,6 +15,7 @@ from probelab.claims import card, judge
 from probelab.figures import save
 from probelab.rows import load_rows, save_rows
 from probelab.studies import STUDIES
+from probelab.studies._scores import SCORES
 from probelab.study import Study
 
 HERE = Path(__file__).parent
@@ -31,6 +32,10 @@ def record(study: str, runs: Path) -> None:
     """Keep of a study's rows what its curves, figures and claims read, to four digits."""
     rows = load_rows(runs / "figures" / study / "rows.parquet")
     rows = rows[rows["metric"].isin(METRICS)][[column for column in KEPT if column in rows]]
+    usual = rows["split"].map(SCORES).fillna("accuracy") if "split" in rows else None
+    rows = rows[(rows["measure"] != "classify") | (rows["metric"] == usual) | (rows["metric"] == "context_mass")]
+    if study != "abrupt":
+        rows = rows[rows["metric"] != "context_mass"]
     save_rows(EXAMPLES / f"{study}.parquet", rows.assign(value=[float(f"{value:.4g}") for value in rows["value"]]))
 
 

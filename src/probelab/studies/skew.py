@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 
 from probelab import figures
 from probelab.claims import Claim, Estimate, median
-from probelab.curves import across, onset, over_seeds
+from probelab.curves import across, over_seeds, overtake
 from probelab.measures import Classify
 from probelab.rows import pick, tidy
 from probelab.spec import LSTM, Optimizer, Spec, Transformer
@@ -69,8 +69,16 @@ def one_dial(steps: int, longer: int, recurrent: int) -> dict[str, Arm]:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """When each run begins to learn in context, and the median over seeds of each arm."""
-    found = onset(scores(table, "icl2"), by=("arm", "run", "metric"))
+    """When two-way ICL is half way from chance to 1 for good, in each run, and the median over seeds of each arm.
+
+    Checkpoints are too few for a fitted onset: two of them beyond the crossing must do.
+    """
+    dated = []
+    for (arm, seed), rows in scores(table, "icl2").groupby(["arm", "seed"], sort=False):
+        rows = rows.sort_values("step")
+        crossed = overtake(rows["step"].to_numpy(), np.full(len(rows), 0.75), rows["value"].to_numpy(), hold=2)
+        dated.append({"run": rows["run"].iloc[0], "arm": arm, "seed": seed, **crossed.row()})
+    found = pd.DataFrame(dated).assign(measure="crossing", metric="accuracy_in_context")
     return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
 
 
