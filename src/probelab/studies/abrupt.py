@@ -270,7 +270,7 @@ ABRUPT = Study(
     presets={
         "smoke": Preset(arms(30, 30), seeds=(0, 1), minutes=0.3),
         "quick": Preset(arms(2500, 600), seeds=(100, 101, 102), minutes=3),
-        "full": Preset(arms(4000, 2000), seeds=tuple(range(100, 110)), minutes=10),
+        "full": Preset(arms(4000, 2000), seeds=tuple(range(100, 110)), minutes=13),
         "paper": Preset(arms(150_000, 150_000), seeds=tuple(range(100, 110)), minutes=900),
     },
     measures=(Classify(splits=("icl", "swap"), n=1000), Circuit(n=256)),

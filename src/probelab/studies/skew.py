@@ -280,7 +280,7 @@ SKEW = Study(
     presets={
         "smoke": Preset(arms(12) | one_dial(12, 12, 12), seeds=(0, 1), minutes=1),
         "quick": Preset(arms(1000, (0.0, 0.9), (64, 1024)), seeds=(100, 101), minutes=2),
-        "full": Preset(arms(1500) | one_dial(1500, 2000, 2500), minutes=18),
+        "full": Preset(arms(1500) | one_dial(1500, 2000, 2500), minutes=22),
         "paper": Preset(arms(20_000, classes=(100, 1600, 12_800)) | one_dial(20_000, 20_000, 20_000), minutes=2000),
     },
     measures=(

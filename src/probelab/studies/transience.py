@@ -261,7 +261,7 @@ TRANSIENCE = Study(
     presets={
         "smoke": Preset(arms(30), seeds=(0, 1), minutes=0.5),
         "quick": Preset(arms(3500, decays=False), seeds=(100, 101), minutes=2),
-        "full": Preset(arms(3500), minutes=12),
+        "full": Preset(arms(3500), minutes=15),
         "paper": Preset(arms(400_000), seeds=tuple(range(100, 110)), minutes=2000),
     },
     measures=(
