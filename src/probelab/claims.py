@@ -85,6 +85,11 @@ def judge(claim: Claim, table: pd.DataFrame, barred: str = "") -> Judged:
     return Judged(claim, estimate, "undecided", "the interval crosses the edge of the region")
 
 
+def of_row(row: pd.Series) -> Estimate:
+    """The estimate that a row holds as `value lo hi n`, such as the row of `curves.order`."""
+    return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
+
+
 def median(values: np.ndarray | pd.Series) -> Estimate:
     """Median over seeds with the distribution-free interval of order statistics: the range for 6 and 7 seeds."""
     values = np.asarray(values, float)

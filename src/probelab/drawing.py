@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from probelab.curves import across, onset, over_seeds
 from probelab.figures import FIGURES, save
-from probelab.rows import load_rows, pick, tidy
+from probelab.rows import ends, load_rows, pick, tidy
 from probelab.runs import Folder, RunError, home, load_arrays
 from synthetic_tasks.task import choose
 
@@ -94,10 +94,14 @@ def draw_multiples(rows: pd.DataFrame, metric: str | None, folder: Folder | None
 
 def draw_plane(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = whole(rows, metric or "accuracy")
-    x, y = ({"split": split} for split in ("iwl", "icl"))
-    both = pick(chosen, split=["iwl", "icl"])
+    icl = "icl" if "icl" in set(chosen["split"]) else "icl2"
+    both = pick(chosen, split=["iwl", icl])
     return FIGURES["plane"](
-        both, x, y, band=over_seeds(both, by=("arm", "split", "metric")), title=metric or "accuracy"
+        both,
+        {"split": "iwl"},
+        {"split": icl},
+        band=over_seeds(both, by=("arm", "split", "metric")),
+        title=metric or "accuracy",
     )
 
 
@@ -114,11 +118,10 @@ def draw_phase_diagram(rows: pd.DataFrame, metric: str | None, folder: Folder | 
     if not pairs:
         raise RunError(f"a phase diagram needs two dials of the task that differ, and here is {dials or 'none'}")
     x, y = max(pairs, key=lambda two: len(chosen[[*two]].drop_duplicates()))
-    ends = chosen[chosen["step"] == chosen.groupby(["arm", "run"])["step"].transform("max")]
+    cells = ends(chosen)
     others = [name for name in dials if name not in (x, y, "task.world")]
-    ends = ends[(ends[others] == ends[others].mode().iloc[0]).all(axis=1)] if others else ends
-    ends = ends.drop_duplicates(["run"], keep="last")
-    return FIGURES["phase_diagram"](ends, metric or "loss", x, y, title=metric or "loss")
+    cells = cells[(cells[others] == cells[others].mode().iloc[0]).all(axis=1)] if others else cells
+    return FIGURES["phase_diagram"](cells.drop_duplicates("run"), metric or "loss", x, y, title=metric or "loss")
 
 
 def one_split(rows: pd.DataFrame) -> pd.DataFrame:

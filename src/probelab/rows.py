@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ def join_dials(table: pd.DataFrame, folders: Iterable[Folder]) -> pd.DataFrame:
         if described[dial].map(type).nunique() > 1 and described[dial].map(lambda x: isinstance(x, str)).any():
             described[dial] = described[dial].map(lambda x: x if isinstance(x, str) or pd.isna(x) else str(x))
     return table.merge(described, on="run", how="left")
+
+
+def ends(table: pd.DataFrame, by: Sequence[str] = ("run",)) -> pd.DataFrame:
+    """The rows of the last step of each run; `by` arm and run where arms may share a run and differ in length."""
+    return table[table["step"] == table.groupby(list(by))["step"].transform("max")]
 
 
 def pick(table: pd.DataFrame, **where: Any) -> pd.DataFrame:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from probelab.claims import Estimate, median
-from probelab.rows import pick
+from probelab.curves import overtake
+from probelab.rows import ends, pick
 
 SCORES = {  # the usual score of each split: in context among the context's labels, in weights any label that is owned
     "train": "log_prob",
@@ -29,20 +31,27 @@ def scores(table: pd.DataFrame, *splits: str) -> pd.DataFrame:
     return rows[rows["split"].isin(splits)] if splits else rows
 
 
-def last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last checkpoint of each run of an arm; two arms may share a run, and be of different length."""
-    return rows[rows["step"] == rows.groupby(["arm", "run"])["step"].transform("max")]
-
-
 def of_arm(table: pd.DataFrame, *arms: str) -> pd.DataFrame:
     """The rows of some arms, also where turned dials follow their names: `arm, task.dim=16`."""
     turned = [name for name in map(str, table["arm"].unique()) if any(name.startswith(f"{a}, task.") for a in arms)]
     return table[table["arm"].isin([*arms, *turned])]
 
 
+def crossings(rows: pd.DataFrame, level: float, metric: str, falling: bool = False, hold: int = 3) -> pd.DataFrame:
+    """When the curve of each run of an arm rises above a level for good (or falls below it), as rows of `metric`."""
+    dated = []
+    for (arm, run, seed), curve in rows.groupby(["arm", "run", "seed"], sort=False):
+        curve = curve.sort_values("step")
+        line, values = np.full(len(curve), level), curve["value"].to_numpy()
+        below, above = (values, line) if falling else (line, values)
+        crossed = overtake(curve["step"].to_numpy(), below, above, hold)
+        dated.append({"arm": arm, "run": run, "seed": seed, **crossed.row()})
+    return pd.DataFrame(dated).assign(measure="crossing", metric=metric)
+
+
 def final(table: pd.DataFrame, arm: str, split: str) -> pd.Series:
     """A split's usual score at the end of training, by seed."""
-    rows = last(scores(pick(table, arm=arm), split))
+    rows = ends(scores(pick(table, arm=arm), split))
     if not len(rows):
         raise ValueError(f"no {split} of {arm!r}")
     return rows.set_index("seed")["value"].sort_index()

@@ -19,12 +19,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, Estimate, median
-from probelab.curves import across, onset, order, over_seeds, overtake
+from probelab.claims import Claim, Estimate, median, of_row
+from probelab.curves import across, onset, order, over_seeds
 from probelab.measures import Circuit, Classify
 from probelab.rows import pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
-from probelab.studies._scores import Quantity, end, of_arm, reached
+from probelab.studies._scores import Quantity, crossings, end, of_arm, reached
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification
 
@@ -33,11 +33,10 @@ JUMP = "accuracy"
 GUESS = (1 / 8 / 32) ** 0.5  # accuracy half way (in logarithm) from any label to any label of the context
 
 
-def arms(steps: int, few: int, examples: int = 8) -> dict[str, Arm]:
+def arms(steps: int, few: int) -> dict[str, Arm]:
     """More labels than examples, and as many."""
     task = Classification(
         classes=256,
-        examples=examples,
         burst=1,
         bursting=None,
         distinct=True,
@@ -48,7 +47,8 @@ def arms(steps: int, few: int, examples: int = 8) -> dict[str, Arm]:
     model = Transformer(layers=2, heads=1, d_model=64, positions="learned", readout=(64,))
     optimizer = Optimizer(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, warmup=100)
     many = Arm(Spec(task, model, optimizer, batch=128), steps, per_decade=24, every=50)
-    return {MANY: many, FEW: replace(many, spec=replace(many.spec, task=replace(task, labels=examples)), steps=few)}
+    as_many = replace(many.spec, task=replace(task, labels=task.examples))
+    return {MANY: many, FEW: replace(many, spec=as_many, steps=few)}
 
 
 def attention(table: pd.DataFrame, metric: str, layer: int) -> pd.DataFrame:
@@ -61,13 +61,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     icl = pick(table, measure="classify", split="icl", metric=JUMP)
     rows = [icl, attention(table, "label_to_item", 0), attention(table, "query_to_correct", 1)]
     found = pd.concat([onset(part, by=("run", "metric")) for part in rows], ignore_index=True)
-    guessed = []
-    for run, curve in icl.groupby("run", sort=False):
-        curve = curve.sort_values("step")
-        crossed = overtake(curve["step"].to_numpy(), np.full(len(curve), GUESS), curve["value"].to_numpy())
-        here = {"run": run, "arm": curve["arm"].iloc[0], "seed": curve["seed"].iloc[0]}
-        guessed.append({**here, "measure": "crossing", "metric": "context's labels", **crossed.row()})
-    found = pd.concat([found, across(found, by=("arm", "metric")), pd.DataFrame(guessed)], ignore_index=True)
+    guessed = crossings(icl, GUESS, "context's labels")
+    found = pd.concat([found, across(found, by=("arm", "metric")), guessed], ignore_index=True)
     if MANY in set(found["arm"]):
         for first in ("label_to_item", "query_to_correct"):
             found = pd.concat([found, order(pick(found, measure="onset", arm=MANY), first, JUMP)], ignore_index=True)
@@ -110,12 +105,7 @@ def half_way(metric: str) -> Quantity:
 
 def gap(first: str) -> Quantity:
     """Decades from an onset to the jump, paired within seed."""
-
-    def quantity(table: pd.DataFrame) -> Estimate:
-        row = pick(table, measure="order", first=first).iloc[0]
-        return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
-
-    return quantity
+    return lambda table: of_row(pick(table, measure="order", first=first).iloc[0])
 
 
 def at_the_end(metric: str, layer: int) -> Quantity:
@@ -165,7 +155,7 @@ CLAIMS = (
     ),
     Claim(
         "abrupt",
-        "The jump is abrupt: its middle 80 % take at most a third of its decades.",
+        "The jump is abrupt: its middle 80 % take at most a third of the decades of that phase.",
         SOURCE,
         abruptness,
         (0.0, 1 / 3),

@@ -22,13 +22,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, Estimate, median, share
+from probelab.claims import Claim, Estimate, median, of_row, share
 from probelab.clamps import Clamp, Copy, HandBuiltLayer, Match, PreviousToken
-from probelab.curves import across, order, over_seeds, overtake
+from probelab.curves import across, order, over_seeds
 from probelab.measures import Classify
 from probelab.rows import pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
-from probelab.studies._scores import Quantity, of_arm
+from probelab.studies._scores import Quantity, crossings, of_arm
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification, preset
 
@@ -81,32 +81,23 @@ def arms(steps: int, longer: int, clamps: tuple[str, ...] = tuple(CLAMPS), scale
     return found
 
 
-def losses(table: pd.DataFrame, *arms: str) -> pd.DataFrame:
+def losses(table: pd.DataFrame) -> pd.DataFrame:
     """The loss on training sequences, in nats."""
     rows = pick(table, measure="classify", metric="log_prob", split="train")
-    rows = rows.assign(value=-rows["value"], metric="loss").drop(columns=["lo", "hi"], errors="ignore")
-    return rows[rows["arm"].isin(arms)] if arms else rows
+    return rows.assign(value=-rows["value"], metric="loss").drop(columns=["lo", "hi"], errors="ignore")
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """When the loss of each run falls below half of ln 2 for good, the median of each arm, and who is before whom."""
-    dated = []
-    for _, rows in losses(table).groupby(["arm", "seed"], sort=False):
-        rows = rows.sort_values("step")
-        crossed = overtake(rows["step"].to_numpy(), rows["value"].to_numpy(), np.full(len(rows), LEVEL))
-        first = rows.iloc[0]
-        dated.append({"run": first["run"], "arm": first["arm"], "seed": first["seed"], **crossed.row()})
-    found = pd.DataFrame(dated).assign(measure="crossing", metric="loss")
-    medians = across(found, by=("arm", "metric"))
-    return tidy(pd.concat([found, medians], ignore_index=True))
+    """When the loss of each run falls below half of ln 2 for good, and the median of each arm."""
+    found = crossings(losses(table), LEVEL, "loss", falling=True)
+    return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
 
 
 def sooner(arm: str, than: str = NONE) -> Quantity:
     """Decades by which an arm crosses before another, paired by seed; who never crosses is later than its end."""
 
     def quantity(table: pd.DataFrame) -> Estimate:
-        row = order(pick(table, measure="crossing"), {"arm": arm}, {"arm": than}, pair_by="seed").iloc[0]
-        return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
+        return of_row(order(pick(table, measure="crossing"), {"arm": arm}, {"arm": than}, pair_by="seed").iloc[0])
 
     return quantity
 
@@ -123,7 +114,7 @@ def in_published_order(table: pd.DataFrame) -> Estimate:
 def plateau(table: pd.DataFrame) -> Estimate:
     """The loss of the unclamped arm where, before it crosses, it changes least, by seed."""
     found = []
-    for _, rows in losses(table, NONE).groupby("seed"):
+    for _, rows in losses(pick(table, arm=NONE)).groupby("seed"):
         rows = rows[rows["step"] > 0].sort_values("step")
         slope = np.gradient(rows["value"].to_numpy(), np.log(rows["step"].to_numpy()))
         before = rows["value"].to_numpy() > LEVEL

@@ -18,10 +18,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, Estimate, median
+from probelab.claims import Claim, median, of_row
 from probelab.curves import across, onset, order, over_seeds
 from probelab.measures import Heads, InContext, Patterns
-from probelab.rows import pick, tidy
+from probelab.rows import ends, pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Repeats
@@ -44,7 +44,7 @@ def best_heads(table: pd.DataFrame, metric: str, layer: int | None = None) -> pd
     """In each run, the curve of the head that scores highest at the end of training."""
     rows = pick(table, metric=metric, **({} if layer is None else {"layer": layer}))
     rows = rows[rows["head"].notna()]
-    end = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+    end = ends(rows)
     best = end.loc[end.groupby("run")["value"].idxmax(), ["run", "layer", "head"]]
     return rows.merge(best, on=["run", "layer", "head"])
 
@@ -73,12 +73,7 @@ def final(table: pd.DataFrame, metric: str, arm: str) -> pd.Series:
 
 def gap(first: str) -> Any:
     """Decades from an onset to the fall of the copy loss, paired within seed."""
-
-    def quantity(table: pd.DataFrame) -> Estimate:
-        row = pick(table, measure="order", first=first).iloc[0]
-        return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
-
-    return quantity
+    return lambda table: of_row(pick(table, measure="order", first=first).iloc[0])
 
 
 def beside(metric: str) -> Any:

@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, Estimate, median, share
+from probelab.claims import Claim, Estimate, median, of_row, share
 from probelab.curves import across, onset, order, over_seeds, phases
 from probelab.measures import Heads, Patterns, Strategy
 from probelab.rows import pick, tidy
@@ -104,8 +104,7 @@ def one_layer_ratio(table: pd.DataFrame) -> pd.Series:
 
 def earlier(table: pd.DataFrame) -> Estimate:
     """Decades by which the doubly stochastic arm switches earlier, paired by seed."""
-    row = pick(table, measure="order").iloc[0]
-    return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
+    return of_row(pick(table, measure="order").iloc[0])
 
 
 def published_length(table: pd.DataFrame) -> bool:

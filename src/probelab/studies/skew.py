@@ -21,11 +21,11 @@ import plotly.graph_objects as go
 
 from probelab import figures
 from probelab.claims import Claim, Estimate, median
-from probelab.curves import across, over_seeds, overtake
+from probelab.curves import across, over_seeds
 from probelab.measures import Classify
-from probelab.rows import pick, tidy
+from probelab.rows import ends, pick, tidy
 from probelab.spec import LSTM, Optimizer, Spec, Transformer
-from probelab.studies._scores import end, final, last, reached, rise, scores
+from probelab.studies._scores import crossings, end, final, reached, rise, scores
 from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Classification
 
@@ -68,17 +68,22 @@ def one_dial(steps: int, longer: int, recurrent: int) -> dict[str, Arm]:
     return found | {SAME: same, RECURRENT: replace(longest, spec=recurrent_spec)}
 
 
+PANELS = {
+    "grid": tuple(arms(1)),
+    "zipf": tuple(f"zipf {a:g}" for a in (0.0, *EXPONENTS)),
+    "noise": tuple(f"noise {eps:g}" for eps in NOISE),
+    "multiplicity": (cell(0.9, 256), *(f"{x} labels a class" for x in LABELS)),
+    "recurrent": (SAME, RECURRENT),
+}
+KNOWN = tuple(arm for panel in PANELS.values() for arm in panel)
+
+
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """When two-way ICL is half way from chance to 1 for good, in each run, and the median over seeds of each arm.
 
     Checkpoints are too few for a fitted onset: two of them beyond the crossing must do.
     """
-    dated = []
-    for (arm, seed), rows in scores(table, "icl2").groupby(["arm", "seed"], sort=False):
-        rows = rows.sort_values("step")
-        crossed = overtake(rows["step"].to_numpy(), np.full(len(rows), 0.75), rows["value"].to_numpy(), hold=2)
-        dated.append({"run": rows["run"].iloc[0], "arm": arm, "seed": seed, **crossed.row()})
-    found = pd.DataFrame(dated).assign(measure="crossing", metric="accuracy_in_context")
+    found = crossings(scores(table, "icl2"), 0.75, "accuracy_in_context", hold=2)
     return tidy(pd.concat([found, across(found, by=("arm", "metric"))], ignore_index=True))
 
 
@@ -202,8 +207,8 @@ CLAIMS = (
 
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
     """The phase diagram, the other dials one by one, training as paths through the plane, and all curves."""
-    ends, found = last(scores(table)), {}
-    grid = ends[ends["arm"].isin(list(arms(1)))]
+    rows, found = scores(table), {}
+    grid = ends(rows[rows["arm"].isin(list(arms(1)))], by=("arm", "run"))
     if len(grid):
         found["phase-diagram"] = figures.phase_diagram(
             grid,
@@ -219,7 +224,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             y_title="number of classes",
             z_title="accuracy at the end",
         )
-    paths = scores(table, "icl2", "iwl")
+    paths = rows[rows["split"].isin(["icl2", "iwl"])]
     corners = paths[paths["arm"].isin([cell(p, k) for p in (0.0, 0.9) for k in (64, 256, 1024)])]
     if len(corners):
         found["plane"] = figures.plane(
@@ -233,37 +238,28 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             x_title="IWL accuracy (32 labels)",
             y_title="two-way ICL accuracy",
         )
-    series = {
-        ICL: {"split": "icl2"},
-        "IWL, all classes": {"split": "iwl"},
-        "IWL, 10 common": {"split": "iwl_common"},
-        "IWL, rare": {"split": "iwl_rare"},
-    }
+    both = {ICL: {"split": "icl2"}, "IWL, all classes": {"split": "iwl"}}
+    skewed = {ICL: {"split": "icl2"}, "IWL, 10 common": {"split": "iwl_common"}, "IWL, rare": {"split": "iwl_rare"}}
+    every = tuple(table["arm"].unique())
     panels = {
-        "zipf": ("task.zipf", "zipf ", "Skewed classes: common ones are remembered, until ICL goes"),
-        "noise": ("task.noise", "noise ", "Variation within classes"),
-        "multiplicity": ("task.multiplicity", ("4 labels", cell(0.9, 256)), "Labels a class owns"),
-        "recurrent": ("arm", (SAME, RECURRENT), "A transformer and an LSTM on the same sequences"),
+        "zipf": ("task.zipf", PANELS["zipf"], skewed, "Skewed classes: common ones are remembered, until ICL goes"),
+        "noise": ("task.noise", PANELS["noise"], both, "Variation within classes"),
+        "multiplicity": ("task.multiplicity", PANELS["multiplicity"], both, "Labels a class owns"),
+        "recurrent": ("arm", PANELS["recurrent"], both, "A transformer and an LSTM on the same sequences"),
+        "arms": ("arm", () if set(every) & set(KNOWN) else every, both, ""),  # where turned dials have renamed them all
     }
-    for name, (by, start, title) in panels.items():
-        rows = scores(table)
-        rows = rows[rows["arm"].str.startswith(start) & ~rows["arm"].str.contains(", task.")]
-        shown = dict(list(series.items())[:2]) if name != "zipf" else {k: series[k] for k in series if "all" not in k}
-        rows = rows[rows["split"].isin([of["split"] for of in shown.values()])]
-        if len(rows):
+    for name, (by, shown, series, title) in panels.items():
+        chosen = rows[rows["arm"].isin(shown) & rows["split"].isin([of["split"] for of in series.values()])]
+        if len(chosen):
             found[name] = figures.multiples(
-                rows,
-                shown,
+                chosen,
+                series,
                 by,
-                band=over_seeds(rows, by=(by, "split", "metric")),
+                band=over_seeds(chosen, by=(by, "split", "metric")),
                 lines={"chance of ICL": 0.5},
                 title=title,
                 y_title="accuracy",
             )
-    if not found:  # turned dials have made other arms of these
-        rows = scores(table, "icl2", "iwl")
-        band = over_seeds(rows, by=("arm", "split", "metric"))
-        found["arms"] = figures.multiples(rows, dict(list(series.items())[:2]), band=band, y_title="accuracy")
     return found
 
 
@@ -299,11 +295,5 @@ SKEW = Study(
         "with 1,024 classes; one layer of 128 at 3e-3 remembers 512 classes within 2,500 steps."
     ),
     next="task.burst=2",
-    panels={
-        "grid": tuple(arms(1)),
-        "zipf": tuple(f"zipf {a:g}" for a in (0.0, *EXPONENTS)),
-        "noise": tuple(f"noise {eps:g}" for eps in NOISE),
-        "multiplicity": (cell(0.9, 256), *(f"{x} labels a class" for x in LABELS)),
-        "recurrent": (SAME, RECURRENT),
-    },
+    panels=PANELS,
 )
