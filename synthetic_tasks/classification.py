@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from synthetic_tasks.episodes import as_batch, in_bursts, normal, relabelled, remembered, renewed, trained
-from synthetic_tasks.skew import burstiness, fit_zipf, zipf
+from synthetic_tasks.skew import burstiness, cumulative, fit_zipf, zipf
 from synthetic_tasks.strategies import onehot
 from synthetic_tasks.task import Array, Batch, Pairs, Task, choose, require, stream
 
@@ -72,6 +72,7 @@ class Classification(Task):
     novel: int = 256
 
     name = "classification"
+    version = 2
     splits = ("train", "icl", "icl2", "swap", "flip", "relabel", "iwl", "iwl_common", "iwl_rare", "ciwl")
     kinds = ("label",)
     roles = ("item", "label")
@@ -155,6 +156,11 @@ class Classification(Task):
     def p(self) -> Array:
         """Class frequencies, float64 `[class]`."""
         return zipf(self.classes, self.zipf)
+
+    @cached_property
+    def cdf(self) -> Array:
+        """Cumulative class frequencies, float64 `[class]`."""
+        return cumulative(self.p)
 
     @cached_property
     def fixed(self) -> dict[str, Array]:

@@ -19,8 +19,18 @@ def zipf(n: int, exponent: float) -> Array:
 
 def draw(rng: np.random.Generator, p: Array, shape: int | tuple[int, ...]) -> Array:
     """Independent draws from p `[rank]` (it need not be normalised), int `shape`; what has no mass is never drawn."""
+    return invert(rng, cumulative(p), shape)
+
+
+def cumulative(p: Array) -> Array:
+    """Cumulative probabilities `[rank]`, the last one 1."""
     cdf = np.cumsum(p)
-    return np.searchsorted(cdf / cdf[-1], rng.random(shape), side="right")
+    return cdf / cdf[-1]
+
+
+def invert(rng: np.random.Generator, cdf: Array, shape: int | tuple[int, ...]) -> Array:
+    """Independent draws, int `shape`, where cumulative probabilities `[rank]` are at hand."""
+    return np.searchsorted(cdf, rng.random(shape), side="right")
 
 
 def draw_distinct(rng: np.random.Generator, p: Array, n: int, k: int) -> Array:
@@ -35,11 +45,11 @@ def draw_distinct(rng: np.random.Generator, p: Array, n: int, k: int) -> Array:
         with np.errstate(divide="ignore"):
             arrival = np.log(rng.standard_exponential((n, len(p)))) - np.log(p)
         return np.argsort(arrival, axis=1, kind="stable")[:, :k]
-    drawn = np.full((n, k), -1)
+    drawn, cdf = np.full((n, k), -1), cumulative(p)
     for j in range(k):
         again = np.arange(n)
         while len(again):
-            drawn[again, j] = draw(rng, p, len(again))
+            drawn[again, j] = invert(rng, cdf, len(again))
             again = again[(drawn[again, :j] == drawn[again, j, None]).any(axis=1)]
     return drawn
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from synthetic_tasks import Batch, batch
 from synthetic_tasks.classification import DOUBT, Classification
-from synthetic_tasks.episodes import as_batch, in_bursts
+from synthetic_tasks.episodes import as_batch, in_bursts, normal
 from synthetic_tasks.skew import fit_zipf
 from synthetic_tasks.task import stream
 
@@ -576,5 +577,20 @@ def test_golden_first_batch():
         [414, 510, 908, 510, 510, 908, 908, 929, 908]
     ]
     assert batch(SYMBOLS, 0, 0, n=1).tokens.tolist() == [
-        [143, 12, 120, 0, 138, 8, 122, 0, 121, 0, 135, 8, 139, 8, 133, 14, 136]
+        [150, 2, 157, 13, 132, 8, 156, 13, 159, 13, 131, 8, 134, 8, 163, 17, 133]
     ]
+    vectors = batch(Classification(), 0, 0, "icl", n=1).vectors
+    assert vectors is not None and vectors[0, 0, :3].tolist() == [
+        0.19354018568992615,
+        -0.21110709011554718,
+        0.00472740363329649,
+    ]
+
+
+def test_vectors_are_normal():
+    """The cheap normals against the real ones: a million of them, in moments and by Kolmogorov and Smirnov."""
+    values = normal(stream("normal"), (1000, 16, 64)).ravel().astype(float) * 8
+    assert kstest(values, "norm").pvalue > 1e-3
+    assert np.mean(values**2) == pytest.approx(1, abs=0.006) and np.mean(values**4) == pytest.approx(3, abs=0.05)
+    assert np.abs(values).max() > 4
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.004
