@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from probelab.clamps import Copy, HandBuiltLayer, Match, OnlyHeads, PreviousToken
     from probelab.edit import Edit
     from probelab.live import LiveCurve, LiveScores
-    from probelab.measures import Heads, InContext, Loss, Norms, Patterns, Strategy
+    from probelab.measures import Circuit, Classify, Heads, InContext, Loss, Mixture, Norms, Patterns, Strategy
     from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
     from probelab.subject import Model, Run, Subject
 
@@ -33,11 +33,23 @@ HOMES = {
     "probelab.clamps": ("Copy", "HandBuiltLayer", "Match", "OnlyHeads", "PreviousToken"),
     "probelab.edit": ("Edit",),
     "probelab.live": ("LiveCurve", "LiveScores"),
-    "probelab.measures": ("Heads", "InContext", "Loss", "Norms", "Patterns", "Strategy"),
+    "probelab.measures": (
+        "Circuit",
+        "Classify",
+        "Heads",
+        "InContext",
+        "Loss",
+        "Mixture",
+        "Norms",
+        "Patterns",
+        "Strategy",
+    ),
     "probelab.spec": ("LSTM", "RNN", "Optimizer", "Spec", "Transformer"),
     "probelab.subject": ("Model", "Run", "Subject"),
 }
 __all__ = [
+    "Circuit",
+    "Classify",
     "Copy",
     "Edit",
     "HandBuiltLayer",
@@ -48,6 +60,7 @@ __all__ = [
     "LiveScores",
     "Loss",
     "Match",
+    "Mixture",
     "Model",
     "Norms",
     "OnlyHeads",
