@@ -11,12 +11,16 @@ os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})  # before to
 import torch  # noqa: E402
 
 from benchmarks.generation import generation  # noqa: E402
+from benchmarks.patching import patching  # noqa: E402
+from benchmarks.probing import probing  # noqa: E402
 from benchmarks.running import checkpoints, processes  # noqa: E402
 from benchmarks.steps import stack, step  # noqa: E402
 from benchmarks.timing import Line, as_table  # noqa: E402
 from synthetic_tasks.task import choose_from  # noqa: E402
 
-SECTIONS = {section.__name__: section for section in (step, stack, checkpoints, generation, processes)}
+SECTIONS = {
+    section.__name__: section for section in (step, stack, checkpoints, generation, patching, probing, processes)
+}
 HEAD = """# Speed
 
 Ratios above 1 say that probelab is faster (or the share, where a share is asked). Every ratio compares contestants that

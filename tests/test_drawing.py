@@ -65,3 +65,22 @@ def test_phase_diagram_has_a_cell_for_each_pair_of_dials(tmp_path: Path):
     assert found["z"].to_numpy() == pytest.approx(0.9, abs=0.01)
     with pytest.raises(RunError, match="needs two dials of the task that differ"):
         drawn(tmp_path / "one", accuracies(("train",)), "phase_diagram")
+
+
+def effects(site: str) -> list[dict]:
+    """What patching finds: a number for each head, step and seed."""
+    return [
+        dict(arm="a", run=f"a {seed}", seed=seed, measure="patching", metric="effect", site=site, change="denoise")
+        | dict(step=step, layer=layer, head=head, value=step + layer + head / 2)
+        for seed in (100, 101)
+        for step in (0, 10)
+        for layer in (0, 1)
+        for head in (0, 1)
+    ]
+
+
+def test_patching_has_the_medians_of_one_sweep(tmp_path: Path):
+    found = drawn(tmp_path, effects("z"), "patching", "effect")
+    assert sorted(found["z"]) == [0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5]
+    with pytest.raises(RunError, match="several sweeps .z denoise, q denoise"):
+        drawn(tmp_path / "two", effects("z") + effects("q"), "patching", "effect")

@@ -17,7 +17,21 @@ FLOORS = [
     ["synthetic_tasks"],
     ["spec", "kinds", "clamps", "rows", "runs"],
     ["model", "weights", "positions", "attention", "recurrent"]
-    + ["train", "schedule", "optim", "edit", "bridge", "subject"],
+    + [
+        "train",
+        "schedule",
+        "optim",
+        "edit",
+        "bridge",
+        "subject",
+        "places",
+        "sweep",
+        "reach",
+        "ripple",
+        "changes",
+        "answers",
+    ]
+    + ["lenses", "composition", "probes", "subspaces"],
     ["measures", "curves", "figures"],
     ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
     ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py

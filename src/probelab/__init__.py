@@ -23,7 +23,23 @@ if TYPE_CHECKING:
     from probelab.clamps import Copy, HandBuiltLayer, Match, OnlyHeads, PreviousToken
     from probelab.edit import Edit
     from probelab.live import LiveCurve, LiveScores
-    from probelab.measures import Circuit, Classify, Heads, InContext, Loss, Mixture, Norms, Patterns, Strategy
+    from probelab.measures import (
+        Attribution,
+        Circuit,
+        Classify,
+        Composition,
+        Heads,
+        InContext,
+        Lens,
+        Loss,
+        Mixture,
+        Norms,
+        Patching,
+        Patterns,
+        Probe,
+        Strategy,
+        Use,
+    )
     from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
     from probelab.subject import Model, Run, Subject
 
@@ -34,20 +50,32 @@ HOMES = {
     "probelab.edit": ("Edit",),
     "probelab.live": ("LiveCurve", "LiveScores"),
     "probelab.measures": (
+        "Attribution",
         "Circuit",
         "Classify",
+        "Composition",
         "Heads",
         "InContext",
+        "Lens",
         "Loss",
         "Mixture",
         "Norms",
+        "Patching",
         "Patterns",
+        "Probe",
         "Strategy",
+        "Use",
     ),
     "probelab.spec": ("LSTM", "RNN", "Optimizer", "Spec", "Transformer"),
     "probelab.subject": ("Model", "Run", "Subject"),
 }
 __all__ = [
+    "Use",
+    "Probe",
+    "Patching",
+    "Lens",
+    "Composition",
+    "Attribution",
     "Circuit",
     "Classify",
     "Copy",

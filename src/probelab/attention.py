@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from probelab.edit import Tape
-from probelab.positions import future, relative_scores, rotate
+from probelab.positions import future, relative_scores, rotate, rotate_at
 from probelab.spec import Transformer
 from probelab.weights import Params, linear, norm
 
@@ -43,6 +43,38 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
         written = tape(f"{here}.hook_result", by_head(z, out, z.shape[-2]))
         return written.sum(-2) if bias is None else written.sum(-2) + bias[:, None, None]
     return linear(z.flatten(-2), out, bias)
+
+
+def attend_at(spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor) -> Tensor:
+    """The same at one position of each sequence, `at [batch]`: `x [member batch pos d_model]` -> `[member batch d]`."""
+    here, rows, heads = f"blocks.{layer}.attn", torch.arange(len(at)), spec.heads_of(layer)
+    normed = norm(spec.norm, p, f"blocks.{layer}.ln1", x)
+    split = heads * spec.head_size(layer)
+    weight, bias = p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV")
+    both = [
+        (weight[..., part], None if bias is None else bias[..., part]) for part in (slice(split), slice(split, None))
+    ]
+    q = linear(normed[:, rows, at], *both[0]).unflatten(-1, (heads, -1))
+    k, v = linear(normed, *both[1]).unflatten(-1, (2, heads, -1)).unbind(-3)
+    if spec.positions == "rotary":
+        q, k = rotate_at(q, spec.base, at, x.shape[2]), rotate(k, spec.base)
+    pattern = scores_at(spec, layer, p, q.unsqueeze(2), k.transpose(2, 3), at).softmax(-1)  # [member batch 1 head key]
+    z = pattern.transpose(2, 3) @ v.transpose(2, 3)
+    return linear(z.flatten(-3), p[f"{here}.W_O"], p.get(f"{here}.b_O"))
+
+
+def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at: Tensor) -> Tensor:
+    """Scores of some queries of each sequence, which all stand at `at [batch]`: `[member batch some head key]`.
+
+    q `[member batch some head d_head]`, k `[member batch head key d_head]`.
+    """
+    scores = (q.transpose(2, 3) @ k.mT).transpose(2, 3)
+    behind = at.unsqueeze(-1) - torch.arange(k.shape[-2], device=at.device)  # how far back each key lies, `[batch key]`
+    if spec.positions == "relative":
+        by_offset = torch.einsum("mbshe,mhoe->mbsho", q, p[f"blocks.{layer}.attn.W_rel"])
+        scores = scores + by_offset.gather(-1, behind.clamp(min=0)[:, None, None].expand_as(scores))
+    scale = spec.head_size(layer) ** -0.5 if spec.scaled else 1.0
+    return (scores * scale).masked_fill((behind < 0)[:, None, None], -torch.inf)
 
 
 def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:

@@ -104,7 +104,11 @@ def verify(
 def draw(
     what: Annotated[str, typer.Argument(help="A run folder, or a study that was reproduced.")],
     figure: Annotated[
-        str, typer.Argument(help="dynamics, phases, heads, pattern, multiples, plane, race or phase_diagram.")
+        str,
+        typer.Argument(
+            help="dynamics, phases, heads, pattern, multiples, plane, race, phase_diagram; "
+            "patching, edges, lens or attribution."
+        ),
     ],
     metric: Annotated[str | None, typer.Option(help="Which metric, where the figure asks for one.")] = None,
     png: Annotated[bool, typer.Option("--png", help="Also as PNG, if a browser is found.")] = False,
@@ -139,7 +143,7 @@ def generate(
 ) -> None:
     """Write a dataset with its card. The same command continues, and gives the same bytes."""
     from probelab.progress import bar
-    from probelab.study import parse_settings
+    from probelab.study import one, parse_settings
     from synthetic_tasks import TASKS
     from synthetic_tasks import generate as write_dataset
     from synthetic_tasks.task import choose_from, turn
@@ -180,7 +184,7 @@ def train(
 
     from probelab import api
     from probelab.spec import Optimizer, Spec, Transformer, replace_all
-    from probelab.study import parse_clamp, parse_settings
+    from probelab.study import one, parse_clamp, parse_settings
     from synthetic_tasks import TASKS
     from synthetic_tasks.task import choose_from
 
@@ -204,9 +208,15 @@ def train(
 def measure(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     what: Annotated[
-        str, typer.Argument(help="loss, strategy, icl, heads, norms, patterns, classify, circuit or mixture.")
+        str,
+        typer.Argument(
+            help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture; patching, edges, faithful; "
+            "probe, use, lens, attribution or composition."
+        ),
     ],
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial of the measure: n=4096")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Turn a dial of the measure: n=4096, by=head,position")
+    ] = None,
     steps: Annotated[str | None, typer.Option(help="Only at these kept steps: 0,100,1000")] = None,
     memory: Memory = "2GiB",
 ) -> None:
@@ -215,11 +225,11 @@ def measure(
     from probelab.kinds import build
     from probelab.measures import MEASURES
     from probelab.record import arrays_of, recorded
-    from probelab.study import parse_range, parse_settings
+    from probelab.study import parse_dials, parse_range
     from synthetic_tasks.task import choose_from
 
-    dials = {dial: one(dial, values) for dial, values in parse_settings(settings or []).items()}
-    asked = build(f"the measure {what}", choose_from("measure", what, MEASURES), dials)
+    kind = choose_from("measure", what, MEASURES)
+    asked = build(f"the measure {what}", kind, parse_dials(kind, settings or []))
     opened = api.open(run)
     rows = api.measure(opened, asked, parse_range("--steps", steps) if steps else None, size(memory))
     if len(rows):
@@ -283,15 +293,6 @@ def show(study: Any, outcome: Any, out: Path) -> None:
     if not any(path.suffix == ".png" for path in outcome.files):
         print("no PNG: install Chrome or Chromium (Debian: apt install chromium) and run the same command again")
     print(f"try next: probelab reproduce {study.name} --set {study.next} --seeds 0-2")
-
-
-def one(name: str, values: list[Any]) -> Any:
-    """The only value of a dial, where a grid makes no sense."""
-    if len(values) != 1:
-        raise ValueError(
-            f"{name} = {values!r}: this command takes one value for each dial; grids belong to `reproduce`"
-        )
-    return values[0]
 
 
 def positive(name: str, value: int) -> int:

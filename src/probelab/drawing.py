@@ -124,6 +124,31 @@ def draw_phase_diagram(rows: pd.DataFrame, metric: str | None, folder: Folder | 
     return FIGURES["phase_diagram"](cells.drop_duplicates("run"), metric or "loss", x, y, title=metric or "loss")
 
 
+def draw_lens(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = pick(rows, metric=[f"lens_{metric or 'loss'}", f"tuned_{metric or 'loss'}"])
+    return FIGURES["lens"](of_seeds(chosen, "arm", "metric", "layer"), metric or "loss")
+
+
+def draw_attribution(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = pick(rows, metric=["attribution", "logit_difference"], pos=None)
+    return FIGURES["attribution"](of_seeds(chosen, "arm", "metric", "component", "layer", "head"))
+
+
+def draw_patching(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = pick(rows, measure="patching", metric=metric or "effect")
+    parts = [column for column in ("layer", "head", "pos", "role", "key", "neuron") if column in chosen]
+    told = chosen[parts].notna().astype(int).assign(site=chosen["site"], change=chosen["change"])
+    if len(sweeps := told.drop_duplicates()) > 1:
+        listed = ", ".join(f"{row.site} {row.change}" for row in sweeps.itertuples())
+        raise RunError(f"these rows hold several sweeps ({listed}): draw one with lab.figures.patching(rows)")
+    return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect")
+
+
+def of_seeds(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Medians over seeds; a single run keeps its own rows, with their intervals over sequences."""
+    return over_seeds(rows, by=by) if rows.groupby("arm")["run"].nunique().max() > 1 else rows
+
+
 def one_split(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the split that training sees, or of the first one."""
     splits = list(rows["split"].dropna().unique())
@@ -148,4 +173,7 @@ DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]]
     "plane": draw_plane,
     "race": draw_race,
     "phase_diagram": draw_phase_diagram,
+    "lens": draw_lens,
+    "attribution": draw_attribution,
+    "patching": draw_patching,
 }

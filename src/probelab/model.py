@@ -118,36 +118,44 @@ def apply(
     spec: Transformer | Recurrent, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout
 ) -> Tensor:
     """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training."""
-
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     if isinstance(spec, Recurrent):
         return tape("logits", linear(recurrent.recur(spec, p, resid, tape), p["unembed.W_U"]))
-
-    def normed_linear(value: Tensor, name: str, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return linear(norm(spec.norm, p, name, value), weight, bias)
-
     for layer in range(spec.layers):
-        block = f"blocks.{layer}"
-        resid = tape(f"{block}.hook_resid_pre", resid)
-        out = attend(spec, layer, p, resid, tape, drop)
-        resid = resid + drop(f"{block}.hook_attn_out", tape(f"{block}.hook_attn_out", out))
-        if spec.d_mlp:
-            resid = tape(f"{block}.hook_resid_mid", resid)
-            hidden = tape(f"{block}.hook_mlp_in", resid)
-            hidden = normed_linear(hidden, f"{block}.ln2", p[f"{block}.mlp.W_in"], p.get(f"{block}.mlp.b_in"))
-            hidden = tape(f"{block}.mlp.hook_pre", hidden)
-            hidden = tape(f"{block}.mlp.hook_post", F.gelu(hidden) if spec.activation == "gelu" else F.relu(hidden))
-            out = linear(hidden, p[f"{block}.mlp.W_out"], p.get(f"{block}.mlp.b_out"))
-            resid = resid + drop(f"{block}.hook_mlp_out", tape(f"{block}.hook_mlp_out", out))
-        resid = tape(f"{block}.hook_resid_post", resid)
+        resid = block(spec, layer, p, resid, tape, drop)
+    return readout(spec, p, resid, tape)
+
+
+def block(
+    spec: Transformer, layer: int, p: Params, resid: Tensor, tape: Tape = SILENT, drop: Dropout = no_dropout
+) -> Tensor:
+    """One layer: the residual stream `[member batch pos d_model]` before it -> after it."""
+    here = f"blocks.{layer}"
+    resid = tape(f"{here}.hook_resid_pre", resid)
+    out = attend(spec, layer, p, resid, tape, drop)
+    resid = resid + drop(f"{here}.hook_attn_out", tape(f"{here}.hook_attn_out", out))
+    if spec.d_mlp:
+        resid = tape(f"{here}.hook_resid_mid", resid)
+        out = mlp(spec, layer, p, tape(f"{here}.hook_mlp_in", resid), tape)
+        resid = resid + drop(f"{here}.hook_mlp_out", tape(f"{here}.hook_mlp_out", out))
+    return tape(f"{here}.hook_resid_post", resid)
+
+
+def mlp(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape = SILENT) -> Tensor:
+    """What a layer's MLP writes to the residual stream: `x [member ... d_model]` -> the same shape."""
+    here = f"blocks.{layer}"
+    hidden = norm(spec.norm, p, f"{here}.ln2", x)
+    hidden = tape(f"{here}.mlp.hook_pre", linear(hidden, p[f"{here}.mlp.W_in"], p.get(f"{here}.mlp.b_in")))
+    hidden = tape(f"{here}.mlp.hook_post", F.gelu(hidden) if spec.activation == "gelu" else F.relu(hidden))
+    return linear(hidden, p[f"{here}.mlp.W_out"], p.get(f"{here}.mlp.b_out"))
+
+
+def readout(spec: Transformer, p: Params, resid: Tensor, tape: Tape = SILENT) -> Tensor:
+    """Logits `[member ... outputs]` from the last residual stream `[member ... d_model]`."""
     unembed = p["embed.W_E"].mT if spec.tied else p["unembed.W_U"]
-    if not spec.readout:
-        return tape("logits", normed_linear(resid, "ln_final", unembed))
-    hidden = normed_linear(resid, "ln_final", p["readout.0.W"], p["readout.0.b"])
+    hidden = norm(spec.norm, p, "ln_final", resid)
     for k in range(len(spec.readout)):
-        if k:
-            hidden = linear(hidden, p[f"readout.{k}.W"], p[f"readout.{k}.b"])
-        hidden = tape(f"readout.{k}.hook_post", F.relu(hidden))
+        hidden = tape(f"readout.{k}.hook_post", F.relu(linear(hidden, p[f"readout.{k}.W"], p[f"readout.{k}.b"])))
     return tape("logits", linear(hidden, unembed))
 
 

@@ -34,6 +34,12 @@ def rotate(x: Tensor, base: float) -> Tensor:
     return torch.view_as_real(pairs * turns(x.shape[-3], x.shape[-1], base, x.dtype, x.device)).flatten(-2)
 
 
+def rotate_at(x: Tensor, base: float, at: Tensor, length: int) -> Tensor:
+    """The same for `x [... head d]` at positions `at [...]` (trailing axes of x's), below `length`."""
+    pairs = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns(length, x.shape[-1], base, x.dtype, x.device)[at]).flatten(-2)
+
+
 def relative_scores(q: Tensor, offsets: Tensor) -> Tensor:
     """What relative keys add: `q_i . r_(i-j)`, for `q [member batch head pos d]`, `offsets [member head context d]`.
 

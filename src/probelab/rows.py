@@ -15,7 +15,22 @@ from synthetic_tasks.task import choose
 
 RESERVED = ("run arm seed world data init step sequences tokens split measure metric value n lo hi").split()
 NUMBERS = {"value", "lo", "hi"}
-WHOLE = {"seed", "world", "data", "init", "step", "sequences", "tokens", "n", "layer", "head", "pos"}
+WHOLE = {
+    "seed",
+    "world",
+    "data",
+    "init",
+    "step",
+    "sequences",
+    "tokens",
+    "n",
+    "layer",
+    "head",
+    "pos",
+    "key",
+    "sender_layer",
+    "sender_head",
+}
 
 
 def tidy(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:

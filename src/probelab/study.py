@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from probelab.clamps import Clamp, clamp_of
-from probelab.kinds import plain
+from probelab.kinds import declared, plain
 from probelab.schedule import kept
 from probelab.spec import Spec, digest, replace_all, settable
 from synthetic_tasks.task import choose
@@ -138,6 +138,23 @@ def parse_settings(texts: list[str]) -> dict[str, list[Any]]:
             raise ValueError(f"{text!r}: {dial} was set before; several values make a grid: {dial}=1,2")
         settings[dial] = list(dict.fromkeys(literal(value) for value in parts))
     return settings
+
+
+def parse_dials(kind: type, texts: list[str]) -> dict[str, Any]:
+    """`["by=head,role", "n=64"]` -> the dials of a dataclass: several values where its dial is a tuple, else one."""
+    several = {dial for dial, told in declared(kind).items() if "tuple" in str(told)}
+    settings = parse_settings(texts)
+    listed = {dial: tuple(v) for dial, v in settings.items() if dial in several and not isinstance(v[0], tuple)}
+    return {dial: one(dial, values) for dial, values in settings.items() if dial not in listed} | listed
+
+
+def one(name: str, values: list[Any]) -> Any:
+    """The only value of a dial, where a grid makes no sense."""
+    if len(values) != 1:
+        raise ValueError(
+            f"{name} = {values!r}: this command takes one value for each dial; grids belong to `reproduce`"
+        )
+    return values[0]
 
 
 def parse_clamp(text: str) -> Clamp:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from probelab.figures._save import plotted, save
+from probelab.figures.attribution import attribution
 from probelab.figures.dynamics import dynamics
 from probelab.figures.heads import heads
+from probelab.figures.lens import lens
 from probelab.figures.multiples import multiples
+from probelab.figures.patching import patching
 from probelab.figures.pattern import pattern
 from probelab.figures.phase_diagram import phase_diagram
 from probelab.figures.phases import phases
@@ -21,13 +24,19 @@ FIGURES = {
     "race": race,
     "heads": heads,
     "pattern": pattern,
+    "patching": patching,
+    "lens": lens,
+    "attribution": attribution,
 }
 
 __all__ = [
     "FIGURES",
+    "attribution",
     "dynamics",
     "heads",
+    "lens",
     "multiples",
+    "patching",
     "pattern",
     "phase_diagram",
     "phases",

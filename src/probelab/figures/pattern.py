@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from probelab.figures import _style as style
+from probelab.figures._slider import SLIDER, evenly, slider
 from synthetic_tasks.task import require
 
-GAP, SLIDER = 34, 90  # pixels of height: between layers, and what the slider takes
+GAP = 34  # pixels of height between layers
 
 
 def pattern(
@@ -36,7 +37,7 @@ def pattern(
     require(len(steps) == n, "number of steps", len(steps), f"one for each of the {n} patterns in weights")
     require(queries == keys, "shape of weights", weights.shape, "as many queries as keys")
     require(len(labels) == keys, "number of tokens", len(labels), f"one for each of the {keys} positions")
-    drawn = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+    drawn = evenly(n, most)
     weights, steps = weights[drawn], [steps[k] for k in drawn]
     panels = [_cells(one.reshape(-1, queries, keys), causal=not np.triu(weights, 1).any()) for one in weights]
     side = min((900 - style.LEFT - 90) // heads, 400)
@@ -70,20 +71,13 @@ def pattern(
     figure.update_xaxes(title_text="key", row=layers)
     figure.update_yaxes(title_text="query", col=1)
     colours = dict(colorscale=style.LIGHT_TO_DARK, cmin=0, cmax=1, colorbar=style.bar("attention"))
-    figure.update_layout(sliders=[_slider(steps)], coloraxis=colours)
+    figure.update_layout(sliders=[slider(steps)], coloraxis=colours)
     return figure
 
 
 def _cells(heads: np.ndarray, causal: bool) -> list[list[list[float]]]:
     """Weights as nested lists; a causal query's list ends at itself, which halves the file."""
     return [[row[: q + 1 if causal else None].tolist() for q, row in enumerate(head)] for head in heads]
-
-
-def _slider(steps: Sequence[int]) -> dict:
-    at_once = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
-    stops = [dict(method="animate", label=str(step), args=[[str(step)], at_once]) for step in steps]
-    label = dict(prefix="step ", font=dict(size=15), xanchor="left")
-    return dict(active=len(steps) - 1, steps=stops, currentvalue=label, pad=dict(t=64), x=0, len=1)
 
 
 def _ticks(labels: list[str], most: int) -> dict[str, Any]:

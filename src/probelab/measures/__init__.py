@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from probelab.measures._contract import Measure, Named
+from probelab.measures.attribution import Attribution
 from probelab.measures.circuit import Circuit
 from probelab.measures.classify import Classify
+from probelab.measures.composition import Composition
 from probelab.measures.heads import Heads
 from probelab.measures.icl import InContext
+from probelab.measures.lens import Lens
 from probelab.measures.loss import Loss
 from probelab.measures.mixture import Mixture
 from probelab.measures.norms import Norms
+from probelab.measures.patching import Patching
 from probelab.measures.patterns import Patterns
+from probelab.measures.probe import Probe
 from probelab.measures.strategy import Strategy
+from probelab.measures.use import Use
 
 MEASURES: dict[str, type] = {
     "loss": Loss,
@@ -23,19 +29,31 @@ MEASURES: dict[str, type] = {
     "classify": Classify,
     "circuit": Circuit,
     "mixture": Mixture,
+    "patching": Patching,
+    "probe": Probe,
+    "use": Use,
+    "lens": Lens,
+    "attribution": Attribution,
+    "composition": Composition,
 }
 
 __all__ = [
     "MEASURES",
+    "Attribution",
     "Circuit",
     "Classify",
+    "Composition",
     "Heads",
     "InContext",
+    "Lens",
     "Loss",
     "Measure",
     "Mixture",
     "Named",
     "Norms",
+    "Patching",
     "Patterns",
+    "Probe",
     "Strategy",
+    "Use",
 ]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from probelab.composition import places
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures.heads import places
 from probelab.subject import Model, Subject, chunks
 from synthetic_tasks import Batch
 from synthetic_tasks.task import require

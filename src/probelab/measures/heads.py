@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from probelab.composition import copying_weights, places
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import Mean, pooled
 from probelab.subject import Model, Subject, chunks
@@ -71,11 +72,6 @@ class Heads:
                 yield from (dict(at, metric=metric, **mean.row(k)) for metric, mean in found.items())
                 if copies:
                     yield dict(at, metric="copying_weights", value=copying_weights(model, layer, head))
-
-
-def places(model: Model) -> list[tuple[int, int]]:
-    """Layer and head of every head, in the order in which they are scored."""
-    return [(layer, head) for layer in range(model.spec.layers) for head in range(model.spec.heads_of(layer))]
 
 
 def scored(model: Model, part: Batch, copies: bool) -> Sums:
@@ -152,12 +148,3 @@ def copying(model: Model, layer: int, part: Batch, pattern: Tensor, values: Tens
     held = (raised @ distinct(part, model.task.vocab).to(raised)[:, None, :, None])[..., 0]
     weight = torch.einsum("nhqk,nq->nhk", pattern, present(part).to(pattern)) * (tokens >= 0)[:, None]
     return (own * weight).sum(-1).double().cpu(), (held * weight).sum(-1).double().cpu()
-
-
-def copying_weights(model: Model, layer: int, head: int) -> float:
-    """Sum of eigenvalues over sum of moduli of a head's token-to-token map, from a product as small as its rank."""
-    w = {name: weight[head].double() for name, weight in model.head_weights(layer).items()}
-    read, write = model["embed.W_E"].double() @ w["W_V"], w["W_O"] @ model.unembedding.double()
-    small = write @ read if read.shape[-1] < read.shape[-2] else read @ write  # AB and BA share their eigenvalues
-    eigenvalues = torch.linalg.eigvals(small)
-    return float(eigenvalues.real.sum() / eigenvalues.abs().sum().clamp(min=1e-30))

@@ -1,0 +1,241 @@
+"""Interventions recomputed only where they reach: from one position to the one that is read.
+
+A change of the residual stream at position p, behind the attention of the last layer but one, alters one key and one
+value of the last layer, and the reader's own stream where p is read. So the last layer's scores at the position read
+change in one entry, and everything else there is the base's. In the last layer itself only p = read matters. What
+changes many positions of the last layer but one is in `ripple`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, einsum
+
+from probelab.attention import scores_at
+from probelab.model import mlp, readout
+from probelab.places import Place
+from probelab.positions import future, relative_scores, rotate, rotate_at
+from probelab.weights import linear, norm
+
+if TYPE_CHECKING:
+    from probelab.sweep import Sweep
+
+Metric = Callable[[Tensor], Tensor]
+ROWS = ("z", "q", "rot_q", "pattern", "attn_scores")  # a query's row, which matters to its own position alone
+WRITES = (*ROWS, "attn_out", "resid_mid", "mlp_out", "post", "resid_post")
+READS = ("k", "v", "rot_k")
+
+
+def covers(sweep: Sweep, place: Place) -> bool:
+    """Can this place be recomputed along one position?"""
+    if sweep.read is None or not known(place):
+        return False
+    if place.layer == sweep.spec.layers - 1:
+        return place.site in (*WRITES, *READS) or (place.site == "resid_pre" and place.pos is not None)
+    return place.layer == sweep.spec.layers - 2 and place.site in WRITES and place.pos is not None
+
+
+def known(place: Place) -> bool:
+    """Single keys are replaced in a head's pattern, and single neurons behind the MLP's nonlinearity."""
+    entry = place.site == "pattern" and place.head is not None
+    return (place.key is None or entry) and (place.neuron is None or place.site == "post")
+
+
+def reach(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Tensor], metric: Metric) -> Tensor:
+    """The metric `[member cell batch]` of cells of one site, layer and kind, one place each."""
+    places = [cell[0] for cell in cells]
+    place, last, held = places[0], sweep.spec.layers - 1, source[places[0].name]
+    if place.layer == last and (place.site in WRITES or place.pos is None):
+        return where_read(sweep, places, held, metric)
+    way = Way(sweep, places, held, positions(sweep, places))
+    changed = way.entering(way.after(*way.written())) if place.site in WRITES else way.changed_reading()
+    return way.judged(way.after("mid", way.through_attention(*changed), last), metric)
+
+
+def positions(sweep: Sweep, places: Sequence[Place]) -> Tensor:
+    """Where each place is, int `[batch cell]`; -1: nowhere."""
+    batch, device = len(sweep.base), sweep.device
+    return torch.stack([torch.as_tensor(place.pos, device=device).expand(batch) for place in places], 1)
+
+
+def where_read(sweep: Sweep, places: Sequence[Place], source: Tensor, metric: Metric) -> Tensor:
+    """The metric `[member cell batch]` of changes in the last layer: none, but at the position read."""
+    assert sweep.read is not None
+    kinds = list(dict.fromkeys((place.head, place.key, place.neuron) for place in places))
+    one_each = [next(p for p in places if (p.head, p.key, p.neuron) == kind) for kind in kinds]
+    way = Way(sweep, one_each, source, sweep.read[:, None].expand(-1, len(kinds)))
+    found = way.judged(way.after(*way.written()), metric)
+    found = found[:, [kinds.index((p.head, p.key, p.neuron)) for p in places]]
+    if places[0].pos is None:
+        return found
+    return torch.where((positions(sweep, places) == sweep.read[:, None]).mT, found, sweep.unedited(metric).unsqueeze(1))
+
+
+class Way:
+    """Places of one site, layer and kind: where they are, and what they change there.
+
+    `pos` are the positions of each cell, int `[batch cell]`. What is "there" has the axes `member batch cell ...`.
+    """
+
+    def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor, pos: Tensor):
+        self.sweep, self.spec, self.params, self.source = sweep, sweep.spec, sweep.params, source
+        self.place, self.last = places[0], sweep.spec.layers - 1
+        self.site, self.layer = self.place.site, self.place.layer
+        assert sweep.read is not None
+        self.read, self.pos, self.length = sweep.read, pos, sweep.base.tokens.shape[1]
+        self.rows = torch.arange(len(pos), device=pos.device)[:, None]
+        self.heads, self.keys, self.neurons = (
+            torch.tensor([0 if at is None else at for at in column], device=pos.device).expand(pos.shape)
+            for column in zip(*((p.head, p.key, p.neuron) for p in places), strict=True)
+        )
+        self.there = (self.rows, pos.clamp(min=0))
+        self.rotary = "rot_" if self.spec.positions == "rotary" else ""
+
+    def at(self, value: Tensor, *inner: Tensor) -> Tensor:
+        """What `[member batch pos ...]` is there; `inner` chooses along the axes that follow."""
+        return value[(slice(None), *self.there, *inner)]
+
+    def held(self, name: str, layer: int | None = None) -> Tensor:
+        """What a site of a layer (this one, by default) holds for the base."""
+        return self.sweep.held(f"blocks.{self.layer if layer is None else layer}.{name}")[0]
+
+    def weight(self, name: str, layer: int | None = None) -> Tensor:
+        return self.params[f"blocks.{self.layer if layer is None else layer}.{name}"]
+
+    @property
+    def mid(self) -> Tensor:
+        """The residual stream of the base after this layer's attention."""
+        return self.held("hook_resid_mid" if self.spec.d_mlp else "hook_resid_post")
+
+    def after(self, stage: str, value: Tensor, layer: int | None = None) -> Tensor:
+        """The residual stream after a layer, from what it is there ("post") or after the attention ("mid")."""
+        if stage == "mid" and self.spec.d_mlp:
+            return value + mlp(self.spec, self.layer if layer is None else layer, self.params, value)
+        return value
+
+    def written(self) -> tuple[str, Tensor]:
+        """What becomes of the residual stream there, and behind which part of the layer."""
+        if self.site == "resid_mid":
+            return "mid", self.at(self.source)
+        if self.site == "resid_post":
+            return "post", self.at(self.source)
+        if self.site == "attn_out":
+            return "mid", self.at(self.mid + self.source - self.held("hook_attn_out"))
+        if self.site == "mlp_out":
+            return "post", self.at(self.held("hook_resid_post") + self.source - self.held("hook_mlp_out"))
+        if self.site == "post":
+            change, out = self.source - self.held("mlp.hook_post"), self.weight("mlp.W_out")
+            one = self.place.neuron is not None
+            added = (
+                self.at(change, self.neurons)[..., None] * out[:, self.neurons] if one else linear(self.at(change), out)
+            )
+            return "post", self.at(self.held("hook_resid_post")) + added
+        return "mid", self.at(self.mid) + self.by_heads()
+
+    def by_heads(self) -> Tensor:
+        """What the change of a head (or of all) adds to the stream there."""
+        out = self.weight("attn.W_O").unflatten(1, (self.spec.heads_of(self.layer), -1))
+        if self.place.key is not None:  # one entry of a pattern: the value at its key comes in by as much more
+            change = (self.source - self.held("attn.hook_pattern")).transpose(2, 3)
+            values = einsum("mbthe,mhed->mbthd", self.held("attn.hook_v"), out)
+            return self.at(change, self.heads, self.keys)[..., None] * values[:, self.there[0], self.keys, self.heads]
+        added = einsum("mbthe,mhed->mbthd", self.carried() - self.held("attn.hook_z"), out)
+        return self.at(added.sum(-2)) if self.place.head is None else self.at(added, self.heads)
+
+    def carried(self) -> Tensor:
+        """What the heads would carry if all were the source's, `[member batch pos head d_head]`."""
+        if self.site == "z":
+            return self.source
+        v = (self.source if self.site == "v" else self.held("attn.hook_v")).transpose(2, 3)
+        if self.site == "pattern":
+            return (self.source @ v).transpose(2, 3)
+        if self.site == "attn_scores":
+            return (self.source.softmax(-1) @ v).transpose(2, 3)
+        q, k = (self.held(f"attn.hook_{self.rotary}{part}") for part in "qk")
+        if self.site in ("q", "k", "rot_q", "rot_k"):
+            turned = rotate(self.source, self.spec.base) if self.rotary and len(self.site) == 1 else self.source
+            q, k = (turned, k) if self.site[-1] == "q" else (q, turned)
+        return (self.scores(q, k).softmax(-1) @ v).transpose(2, 3)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Scores of this layer before the softmax, `[member batch head query key]`."""
+        q, k = q.transpose(2, 3), k.transpose(2, 3)
+        scores = q @ k.mT
+        if self.spec.positions == "relative":
+            scores = scores + relative_scores(q, self.weight("attn.W_rel"))
+        return torch.add(future(self.length, q.dtype, q.device), scores, alpha=self.scale(self.layer))
+
+    def entering(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Stream, query, key and value of a layer (the last, by default) there, from its stream `x` there."""
+        layer = self.last if layer is None else layer
+        here, normed = f"blocks.{layer}.attn", norm(self.spec.norm, self.params, f"blocks.{layer}.ln1", x)
+        whole = linear(normed, self.params[f"{here}.W_QKV"], self.params.get(f"{here}.b_QKV"))
+        q, k, v = whole.unflatten(-1, (3, self.spec.heads_of(layer), -1)).unbind(-3)
+        if self.rotary:
+            q, k = (rotate_at(part, self.spec.base, self.there[1], self.length) for part in (q, k))
+        return x, q, k, v
+
+    def changed_reading(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Stream, query, key and value of this layer there, where the change is in what it reads."""
+        if self.site == "resid_pre":
+            return self.entering(self.at(self.source), self.layer)
+        q, k, v = (self.at(self.held(f"attn.hook_{part}")) for part in (f"{self.rotary}q", f"{self.rotary}k", "v"))
+        new = self.at(self.source)
+        if self.rotary and self.site == "k":
+            new = rotate_at(new, self.spec.base, self.there[1], self.length)
+        if self.place.head is not None:
+            mine = torch.arange(new.shape[-2], device=new.device) == self.heads[..., None]
+            new = torch.where(mine[..., None], new, v if self.site == "v" else k)
+        k, v = (k, new) if self.site == "v" else (new, v)
+        return self.at(self.held("hook_resid_pre")), q, k, v
+
+    def reading(self) -> tuple[Tensor, ...]:
+        """Of the last layer's base: stream and query where it is read, and all keys and values `[m b head key e]`."""
+        stream, q = (
+            self.sweep.reading(self.held(name, self.last)) for name in ("hook_resid_pre", f"attn.hook_{self.rotary}q")
+        )
+        keys, values = (self.held(f"attn.hook_{name}", self.last).transpose(2, 3) for name in (f"{self.rotary}k", "v"))
+        return stream, q, keys, values
+
+    def through_attention(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The stream after the last layer's attention where it is read, if one position of it is `x`, `q`, `k`, `v`."""
+        stream, query, keys, values = self.reading()
+        itself, behind = (self.pos == self.read[:, None])[..., None], self.read[:, None] - self.pos
+        query = torch.where(itself[..., None], q, query.unsqueeze(2))  # [member batch cell head d_head]
+        scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
+        own = self.entry(query, k, behind).masked_fill((behind < 0)[..., None], -torch.inf)[..., None]
+        at = self.there[1][None, :, :, None, None].expand_as(own)
+        pattern = scores.scatter(-1, at, own).softmax(-1)
+        z = (pattern.transpose(2, 3) @ values).transpose(2, 3)
+        z = z + pattern.gather(-1, at) * (v - self.at(values.transpose(2, 3)))
+        return self.joined(torch.where(itself, x, stream.unsqueeze(2)), z)
+
+    def joined(self, stream: Tensor, z: Tensor) -> Tensor:
+        """The stream after the last layer's attention, whose heads carry `z [member ... head d_head]`."""
+        return stream + linear(
+            z.flatten(-2), self.weight("attn.W_O", self.last), self.params.get(f"blocks.{self.last}.attn.b_O")
+        )
+
+    def entry(self, q: Tensor, k: Tensor, behind: Tensor, layer: int | None = None) -> Tensor:
+        """Scores `[member ... head]` of queries `[... d_head]` at keys that lie `behind [...]` positions back."""
+        scores = (q * k).sum(-1)
+        if self.spec.positions == "relative":
+            offsets = self.weight("attn.W_rel", self.last if layer is None else layer)  # [member head offset d_head]
+            scores = scores + (q * offsets[:, :, behind.clamp(min=0)].movedim(1, -2)).sum(-1)
+        return scores * self.scale(self.last if layer is None else layer)
+
+    def scale(self, layer: int) -> float:
+        return self.spec.head_size(layer) ** -0.5 if self.spec.scaled else 1.0
+
+    @property
+    def reaches(self) -> Tensor:
+        """Which cells can change what is read, bool `[batch cell]`."""
+        return (self.pos >= 0) & (self.pos <= self.read[:, None])
+
+    def judged(self, resid: Tensor, metric: Metric) -> Tensor:
+        """The metric `[member cell batch]` from the last stream where it is read; what lies behind cannot reach it."""
+        found = metric(readout(self.spec, self.params, resid).transpose(1, 2))
+        return torch.where(self.reaches.mT, found, self.sweep.unedited(metric).unsqueeze(1))

@@ -1,0 +1,135 @@
+"""Interventions in the last layer but one that change many positions: recomputed from there to the position read.
+
+What changes is a set of rows (sequence, cell, position): from the place (or the start) to the position that is read,
+as a causal model allows. Behind that layer only these rows are computed, and of the last layer only what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from probelab.attention import scores_at
+from probelab.places import Place
+from probelab.reach import READS, WRITES, Metric, Way, known, positions
+from probelab.weights import linear
+
+if TYPE_CHECKING:
+    from probelab.sweep import Sweep
+
+
+def spreads(sweep: Sweep, place: Place) -> bool:
+    """Is this a place whose change ripples through the last layer but one?"""
+    if sweep.read is None or not known(place) or place.layer != sweep.spec.layers - 2:
+        return False
+    return place.site in READS or (place.site in WRITES if place.pos is None else place.site == "resid_pre")
+
+
+def ripple(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Tensor], metric: Metric) -> Tensor:
+    """The metric `[member cell batch]` of cells of one site, layer and kind, one place each."""
+    places = [cell[0] for cell in cells]
+    way = Ripple(sweep, places, source[places[0].name])
+    after = way.after(*way.written()) if places[0].pos is None else way.after("mid", way.attended())
+    return way.judged(way.after("mid", way.onward(after), way.last), metric)
+
+
+class Ripple(Way):
+    """Rows `[row]` of sequences, cells and positions. What is "there" has the axes `member row ...`."""
+
+    def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
+        whole = places[0].pos is None
+        first = torch.zeros(len(sweep.base), len(places), dtype=torch.int64, device=source.device)
+        super().__init__(sweep, places, source, first if whole else positions(sweep, places))
+        self.cells = self if whole else Way(sweep, places, source, self.pos)
+        query = torch.arange(self.length, device=source.device)
+        inside = (query >= self.pos[..., None]) & (query <= self.read[:, None, None]) & (self.pos >= 0)[..., None]
+        self.sequence, self.cell, self.query = inside.nonzero(as_tuple=True)
+        self.there = (self.sequence, self.query)
+        self.heads, self.keys, self.neurons = (
+            index[self.sequence, self.cell] for index in (self.heads, self.keys, self.neurons)
+        )
+
+    def attended(self) -> Tensor:
+        """The stream after this layer's attention in each row, where it reads something else at one position.
+
+        One changed key among many: with s its score, S the log-sum of the other scores' exponentials and z' what the
+        head would carry without that key, it carries w v + (1 - w) z', w = 1 / (1 + exp(S - s)).
+        """
+        x, q, k, v = (part[:, self.sequence, self.cell] for part in self.cells.changed_reading())
+        pos = self.pos[self.sequence, self.cell]
+        others, total = self.without(pos)
+        own = self.entry(self.at(self.held(f"attn.hook_{self.rotary}q")), k, self.query - pos, self.layer)
+        weight = torch.sigmoid(own - total).unsqueeze(-1)
+        z, stream = weight * v + (1 - weight) * others, self.at(self.held("hook_resid_pre"))
+        if self.site == "resid_pre":
+            itself = (self.query == pos).nonzero(as_tuple=True)[0]
+            z[:, itself] = self.asked_anew(q[:, itself], k[:, itself], v[:, itself], itself)
+            stream[:, itself] = x[:, itself]
+        return stream + linear(z.flatten(-2), self.weight("attn.W_O"), self.params.get(f"blocks.{self.layer}.attn.b_O"))
+
+    def without(self, pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Without the key at `pos` of each row: what heads carry `[member row head d_head]`, and log-sums of scores.
+
+        (z - a v) / (1 - a) has no cancellation to speak of where another key has at least as much weight a; the key
+        that has most is left out of the scores instead.
+        """
+        pattern, total, most, rest, rest_total = self.sweep.once(f"attention of layer {self.layer}", self.attention)
+        v, z = self.held("attn.hook_v"), self.at(self.held("attn.hook_z"))
+        weight = pattern[:, self.sequence, self.query, pos]
+        others = (z - weight[..., None] * v[:, self.sequence, pos]) / (1 - weight)[..., None]
+        first = self.at(most) == pos[:, None]
+        return (
+            torch.where(first[..., None], self.at(rest), others),
+            torch.where(first, self.at(rest_total), self.at(total) + torch.log1p(-weight)),
+        )
+
+    def attention(self) -> tuple[Tensor, ...]:
+        """Of this layer's base: the pattern `[member batch query key head]`; `[member batch query head]` the log-sum of
+        scores, the key with most weight, and without that one what heads carry and the log-sum.
+        """
+        q, k, v = (self.held(f"attn.hook_{name}") for name in (f"{self.rotary}q", f"{self.rotary}k", "v"))
+        scores = self.scores(q, k)
+        most = scores.argmax(-1, keepdim=True)
+        fewer = scores.scatter(-1, most, -torch.inf)
+        rest = (fewer.softmax(-1).nan_to_num(0.0) @ v.transpose(2, 3)).transpose(2, 3)  # the first query has no rest
+        total, rest_total = (part.logsumexp(-1).transpose(2, 3) for part in (scores, fewer))
+        return (
+            scores.softmax(-1).permute(0, 1, 3, 4, 2).contiguous(),
+            total,
+            most.squeeze(-1).transpose(2, 3),
+            rest,
+            rest_total,
+        )
+
+    def asked_anew(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor) -> Tensor:
+        """What heads carry where the query itself changes, with its own key and value: `[member row head d_head]`."""
+        sequence, query = self.sequence[rows], self.query[rows]
+        keys, values = (
+            self.held(f"attn.hook_{name}").transpose(2, 3)[:, sequence] for name in (f"{self.rotary}k", "v")
+        )
+        scores = scores_at(self.spec, self.layer, self.params, q.unsqueeze(2), keys, query).squeeze(2)
+        at = query[None, :, None, None].expand(*scores.shape[:-1], 1)
+        own = self.entry(q, k, torch.zeros_like(query), self.layer).unsqueeze(-1)
+        pattern = scores.scatter(-1, at, own).softmax(-1)
+        change = v - values[:, torch.arange(len(query)), :, query].transpose(0, 1)
+        return (pattern.unsqueeze(-2) @ values).squeeze(-2) + pattern.gather(-1, at) * change
+
+    def onward(self, after: Tensor) -> Tensor:
+        """The stream after the last layer's attention where it is read, if rows of the stream before are `after`."""
+        x, q, k, v = self.entering(after)
+        stream, query, keys, values = self.reading()
+        count, b, c = self.pos.shape[1], self.sequence, self.cell
+        stream, query = (part.unsqueeze(2).repeat(1, 1, count, *[1] * (part.dim() - 2)) for part in (stream, query))
+        itself = self.query == self.read[b]
+        stream[:, b[itself], c[itself]], query[:, b[itself], c[itself]] = x[:, itself], q[:, itself]
+        scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
+        own = self.entry(query[:, b, c], k, self.read[b] - self.query)
+        scores[:, b, c, :, self.query] = own.transpose(0, 1)
+        pattern = scores.softmax(-1)
+        z = (pattern.transpose(2, 3) @ values).transpose(2, 3)
+        change = pattern[:, b, c, :, self.query].transpose(0, 1)[..., None] * (v - self.at(values.transpose(2, 3)))
+        z = z.flatten(1, 2).index_add(1, b * count + c, change).view_as(z)
+        return self.joined(stream, z)

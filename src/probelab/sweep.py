@@ -1,0 +1,236 @@
+"""Many interventions on one input, each on its own: cells along the batch, checkpoints along the member axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probelab.attention import attend_at
+from probelab.edit import Edit, Tape
+from probelab.model import apply, block, inputs, mlp, readout
+from probelab.places import Place
+from probelab.reach import covers, reach
+from probelab.ripple import ripple, spreads
+from probelab.spec import Transformer
+from probelab.subject import CACHE, Model
+from probelab.train import one_thread
+from synthetic_tasks import Batch
+
+Cell = Place | tuple[Place, ...]  # what one intervention touches: several places at once, if need be
+Metric = Callable[[Tensor], Tensor]  # logits `[... batch vocab]` (or `[... batch pos vocab]`) -> `[... batch]`
+Held = Mapping[str, Tensor]  # what sites hold, `[member batch ...]`
+DEAR = ("_input", "result", "scores", "pattern", "mlp_in")  # sites that cost a slower way, or copy another
+Way = Callable[[list[tuple[Place, ...]], Held, Metric], Tensor]
+
+
+class Sweep:
+    """A base input, and for each of several models of one kind what becomes of it under interventions.
+
+    models  checkpoints, or seeds, of one spec and one task
+    base    the sequences that are intervened on
+    read    the position of each sequence that the metric reads, int `[batch]`; None: all positions
+
+    Cells that a position apart can reach only through the last layer's attention are recomputed along just that way
+    (`reach`); others start at the layer that they change, and the last layer is computed where it is read. Both give
+    what one pass a cell gives (`one_by_one`).
+    """
+
+    def __init__(self, models: Sequence[Model], base: Batch, read: np.ndarray | None = None):
+        for model in models:
+            model.check(base)
+        first = models[0]
+        self.models, self.spec, self.base, self.device = tuple(models), first.spec, base, first.device
+        self.params = {name: torch.cat([model.params[name] for model in models]) for name in first.params}
+        self.read = None if read is None else torch.as_tensor(np.asarray(read), device=self.device)
+        self.plain = isinstance(self.spec, Transformer) and not any(model.edits for model in models)
+        self._held: dict[str, Tensor] = {}
+        self._once: dict[str, tuple[Tensor, ...]] = {}
+
+    def hold(self, batch: Batch, places: Iterable[str]) -> dict[str, Tensor]:
+        """What the sites of these names hold for `batch`, `[member batch ...]`."""
+        wanted = list(dict.fromkeys(places))
+        with one_thread(), torch.no_grad():
+            if not self.plain:
+                caches = [model.cache(batch, wanted) for model in self.models]
+                return {name: torch.stack([cache[name] for cache in caches]) for name in wanted}
+            tape = Until(wanted, known=self.models[0].sites)
+            with suppress(Enough):
+                apply(self.spec, self.params, self.inputs(batch), tape)
+            return tape.recorded()
+
+    def held(self, *names: str) -> list[Tensor]:
+        """What sites of these names hold for the base: one pass for the usual ones, kept for the next time."""
+        if any(name not in self._held for name in names):
+            behind = f"blocks.{self.spec.layers - 1}.hook_resid_mid"
+            usual = takewhile(lambda name: name != behind, self.models[0].sites if self.plain else ())
+            usual = [name for name in usual if not name.endswith(DEAR)]
+            self._held |= self.hold(self.base, [*names, *(name for name in usual if name not in self._held)])
+        return [self._held[name] for name in names]
+
+    def once(self, name: str, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What is derived from the base, kept for the next time."""
+        if name not in self._once:
+            self._once[name] = make()
+        return self._once[name]
+
+    def inputs(self, batch: Batch) -> Any:
+        """One copy of a batch for every model."""
+        return inputs([batch] * len(self.models), self.device, self.models[0].dtype)
+
+    def unedited(self, metric: Metric) -> Tensor:
+        """The metric on the base as it is, `[member batch]`."""
+        if not self.plain or self.read is None:
+            return metric(self.reading(self.held("logits")[0]))
+        with one_thread(), torch.no_grad():
+            (resid,) = self.held(f"blocks.{self.spec.layers - 1}.hook_resid_pre")
+            return metric(readout(self.spec, self.params, self.last(resid, self.read)))
+
+    def reading(self, value: Tensor) -> Tensor:
+        """The part of `[member batch pos ...]` that the metric reads."""
+        return value if self.read is None else value[:, torch.arange(len(self.base)), self.read]
+
+    def __call__(self, cells: Sequence[Cell], source: Held, metric: Metric) -> Tensor:
+        """The metric under each intervention, `[member cell batch]`.
+
+        `source` has, by the full name of a site, what takes the place of what the base holds there, `[member batch
+        ...]`: what sites hold for another input (`hold`), zeros, a mean, noise.
+        """
+        every = [cell if isinstance(cell, tuple) else (cell,) for cell in cells]
+        found = {}
+        with one_thread(), torch.no_grad():
+            for chosen, way in self.ways(every):
+                found |= dict(zip(chosen, way([every[k] for k in chosen], source, metric).unbind(1), strict=True))
+        return torch.stack([found[k] for k in range(len(every))], 1)
+
+    def ways(self, cells: list[tuple[Place, ...]]) -> Iterator[tuple[list[int], Way]]:
+        """Which cells go together, and how."""
+        groups: dict[tuple, list[int]] = {}
+        for k, cell in enumerate(cells):
+            groups.setdefault(self.kind(cell), []).append(k)
+        ways = {"one by one": self.one_by_one, "onward": self.onward}
+        ways |= {"reach": partial(reach, self), "ripple": partial(ripple, self)}
+        for (way, *_), chosen in groups.items():
+            size = self.room(way)
+            yield from ((chosen[at : at + size], ways[way]) for at in range(0, len(chosen), size))
+
+    def kind(self, cell: tuple[Place, ...]) -> tuple:
+        """The way of a cell, and what those that go together have in common."""
+        if not self.plain:
+            return ("one by one",)
+        place = cell[0]
+        way = "reach" if covers(self, place) else "ripple" if spreads(self, place) else "onward"
+        if len(cell) > 1 or way == "onward":
+            return "onward", min(part.begins for part in cell)
+        return way, place.site, place.layer, *(at is None for at in (place.head, place.pos, place.key, place.neuron))
+
+    def room(self, way: str) -> int:
+        """Cells at a time, from the spec and the memory alone."""
+        spec, model, length = self.spec, self.models[0], self.base.tokens.shape[1]
+        if way == "one by one":
+            return len(self.base) * 1000
+        heads = max(map(spec.heads_of, range(spec.layers)))
+        floats = 8 * spec.d_model + 2 * spec.d_mlp + model.task.outputs + 3 * heads * length
+        floats *= len(self.models) * len(self.base) * (1 if way == "reach" else length)
+        room = min(model.memory, CACHE) if self.device == "cpu" else model.memory
+        return max(1, room // (4 * floats))
+
+    def onward(self, cells: list[tuple[Place, ...]], source: Held, metric: Metric) -> Tensor:
+        """Cells along the batch, from the first layer that any of them changes."""
+        members, batch, count = len(self.models), len(self.base), len(cells)
+        patches = Patches(cells, source, batch)
+        start = min(self.spec.layers, *(place.begins for cell in cells for place in cell))
+        if start < 0:
+            tiled = self.inputs(self.base)
+            tiled = type(tiled)(*(None if x is None else x.repeat(1, count, *[1] * (x.dim() - 2)) for x in tiled))
+            logits = apply(self.spec, self.params, tiled, patches)
+            return self.judged(logits, count, metric)
+        ends = start == self.spec.layers
+        (resid,) = self.held(f"blocks.{start - ends}.hook_resid_{'post' if ends else 'pre'}")
+        resid = resid.unsqueeze(1).expand(members, count, *resid.shape[1:]).flatten(1, 2)
+        for layer in range(start, self.spec.layers):
+            if layer == self.spec.layers - 1 and self.read is not None and patches.last < layer:
+                resid = self.last(resid, self.read.repeat(count))
+                return metric(readout(self.spec, self.params, resid).unflatten(1, (count, batch)))
+            resid = block(self.spec, layer, self.params, resid, patches)
+        return self.judged(readout(self.spec, self.params, resid, patches), count, metric)
+
+    def judged(self, logits: Tensor, count: int, metric: Metric) -> Tensor:
+        """The metric on logits `[member cell*batch pos vocab]`."""
+        if self.read is not None:
+            logits = logits[:, torch.arange(logits.shape[1]), self.read.repeat(count)]
+        return metric(logits.unflatten(1, (count, len(self.base))))
+
+    def last(self, resid: Tensor, read: Tensor) -> Tensor:
+        """The last layer where it is read: `[member batch pos d_model]` -> `[member batch d_model]`."""
+        layer, p = self.spec.layers - 1, self.params
+        after = resid[:, torch.arange(len(read)), read] + attend_at(self.spec, layer, p, resid, read)
+        return after + mlp(self.spec, layer, p, after) if self.spec.d_mlp else after
+
+    def one_by_one(self, cells: list[tuple[Place, ...]], source: Held, metric: Metric) -> Tensor:
+        """One whole pass for each cell and model: slow, and what the other ways are tested against."""
+        values = []
+        for member, model in enumerate(self.models):
+            for cell in cells:
+                edits = [Edit(place.name, replacing(place, source[place.name][member])) for place in cell]
+                values.append(metric(self.reading(model(self.base, edits)[None]))[0])
+        return torch.stack(values).unflatten(0, (len(self.models), len(cells)))
+
+
+def replacing(place: Place, source: Tensor) -> Callable[[Tensor, Any], Tensor]:
+    """What an edit does: the place takes what `source` `[batch ...]` has there."""
+    return lambda value, context: torch.where(place.mask(value.shape).to(value.device), source, value)
+
+
+class Enough(Exception):
+    """All that was asked for is on the tape."""
+
+
+class Until(Tape):
+    """A tape that stops the pass when it has all that it was asked for."""
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        value = super().__call__(site, value)
+        if len(self.sites) == len(self.record):
+            raise Enough
+        return value
+
+
+class Patches(Tape):
+    """A tape for cells along the batch: each site passes with the places of every cell replaced."""
+
+    def __init__(self, cells: list[tuple[Place, ...]], source: Held, batch: int):
+        super().__init__()
+        self.source, self.batch = source, batch
+        self.places: dict[str, list[tuple[Place, ...]]] = {}
+        for place in (place for cell in cells for place in cell):
+            self.places.setdefault(place.name, [])
+        for name, lists in self.places.items():
+            lists += [tuple(place for place in cell if place.name == name) for cell in cells]
+        self.last = max(place.begins for cell in cells for place in cell)
+        self.listening = True
+
+    def __call__(self, site: str, value: Tensor) -> Tensor:
+        if site not in self.places:
+            return value
+        source, cells = self.source[site], self.places[site]
+        value = value.unflatten(1, (len(cells), self.batch))
+        masks = torch.stack([masked(places, value.shape[2:]) for places in cells]).to(value.device)
+        return torch.where(masks, source.unsqueeze(1), value).flatten(1, 2)
+
+    def wants(self, *sites: str) -> bool:
+        return any(site in self.places for site in sites)
+
+
+def masked(places: tuple[Place, ...], shape: Sequence[int]) -> Tensor:
+    """The entries of a site of `shape` that any of these places means, all axes at their size."""
+    found = torch.zeros(tuple(shape), dtype=torch.bool)
+    for place in places:
+        found |= place.mask(shape)
+    return found

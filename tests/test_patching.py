@@ -1,0 +1,241 @@
+"""Patching: the same numbers as TransformerLens, the parts of a planted circuit, and what must hold of any model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from probelab.bridge import to_transformer_lens
+from probelab.changes import add, mean, noise, resample, zero
+from probelab.clamps import PreviousToken
+from probelab.measures import Patching
+from probelab.places import Place
+from probelab.spec import LSTM, Transformer
+from probelab.sweep import Sweep
+from synthetic_tasks import Pairs, Repeats, stream
+from tests.planted import Planted, grown, induction
+from tests.test_sweep import difference
+
+TASK = Repeats(tokens=12, length=10)
+SHAPES = {
+    "rotary": Transformer(layers=2, heads=2, d_model=16, d_mlp=32),
+    "learned, attention only": Transformer(layers=2, heads=2, d_model=16, positions="learned"),
+    "three layers": Transformer(layers=3, heads=2, d_model=16, d_mlp=16, positions="sinusoidal", activation="relu"),
+}
+BY_POS, HEADS = ("layer", "pos"), ("layer", "pos", "head")
+# the sweep of TransformerLens, our site, and the order of its axes
+SWEEPS = {
+    "resid_pre": ("resid_pre", BY_POS),
+    "resid_mid": ("resid_mid", BY_POS),
+    "attn_out": ("attn_out", BY_POS),
+    "mlp_out": ("mlp_out", BY_POS),
+    **{f"attn_head_{name}_by_pos": (site, HEADS) for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))},
+    **{
+        f"attn_head_{name}_all_pos": (site, ("layer", "head"))
+        for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern"))
+    },
+    "attn_head_pattern_by_pos": ("pattern", ("layer", "head", "pos")),
+    "attn_head_pattern_dest_src_pos": ("pattern", ("layer", "head", "pos", "key")),
+}
+
+
+@pytest.fixture(scope="module")
+def lens() -> Iterator[Any]:
+    """TransformerLens's patching, without its progress bars."""
+    import transformer_lens.patching as patching
+
+    bars, patching.tqdm = patching.tqdm, lambda rows, **how: rows
+    yield patching
+    patching.tqdm = bars
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_sweep_equals_transformer_lens(name: str, dtype: torch.dtype, lens: Any):
+    """Invariant 5, on random models that look sharply: float64 to 1e-9, float32 to 1e-5 of the largest logit."""
+    spec, pairs = SHAPES[name], TASK.pairs(stream("lens"), 4)
+    model = grown(TASK, spec, 0, 12.0, dtype=dtype)
+    bridge, sweep, metric = to_transformer_lens(model), Sweep([model], pairs.corrupt, pairs.position), difference(pairs)
+    clean, corrupt = (torch.as_tensor(part.tokens) for part in (pairs.clean, pairs.corrupt))
+    read = torch.as_tensor(pairs.position)
+    _, cache = bridge.run_with_cache(clean)
+    close = 1e-9 if dtype == torch.float64 else 1e-5 * max(1.0, float(sweep.held("logits")[0].abs().max()))
+    sizes = dict(layer=spec.layers, pos=clean.shape[1], head=2, key=clean.shape[1])
+    moved = 0.0
+    for theirs, (site, axes) in SWEEPS.items():
+        if site in ("resid_mid", "mlp_out") and not spec.d_mlp:
+            continue
+        cells = [Place(site, **dict(zip(axes, at, strict=True))) for at in np.ndindex(*(sizes[axis] for axis in axes))]
+        wanted: list[torch.Tensor] = []  # by example: what TransformerLens returns is rounded to float32
+
+        def judged(logits: torch.Tensor, wanted: list[torch.Tensor] = wanted) -> torch.Tensor:
+            wanted.append(metric(logits[torch.arange(4), read]))
+            return wanted[-1]
+
+        with torch.no_grad():
+            getattr(lens, f"get_act_patch_{theirs}")(bridge, corrupt, cache, judged, reduce="mean")
+        found = sweep(cells, sweep.hold(pairs.clean, [cell.name for cell in cells]), metric)[0]
+        assert (found - torch.stack(wanted)).abs().max() < close, theirs
+        moved = max(moved, (found - sweep.unedited(metric).mean()).abs().max().item())
+    assert moved > 0.03
+
+
+def rows_of(measure: Patching, *models: Any) -> pd.DataFrame:
+    return pd.DataFrame(list(measure(Planted(models[0].task, *models, model=models[0].spec))))
+
+
+def test_the_planted_circuit_is_found_part_by_part():
+    """Layer 0's head puts the token before where the copy's source is; layer 1's brings the source's token to the end.
+
+    Clean and corrupt differ in the token at the source alone: patched are the stream and the values there, and what the
+    last head carries. The first head carries the same in both; taking it away at the source shows that it is needed.
+    """
+    model, found = induction(TASK), {}
+    for name, dials in {
+        "stream": dict(site="resid_pre", by=("role",)),
+        "heads": dict(site="z", by=("head", "role")),
+        "values": dict(site="v", by=("head", "role")),
+        "keys": dict(site="k", by=("head", "role")),
+        "needed": dict(site="z", by=("head", "role"), change="zero"),
+    }.items():
+        table = rows_of(Patching(n=32, **dials), model)  # type: ignore[arg-type]
+        rows = table[table["metric"] == ("effect" if name == "needed" else "recovery")]
+        found[name] = {(row.layer, row.role): row.value for row in rows.itertuples() if abs(row.value) > 0.01}
+    assert found["stream"] == pytest.approx({(0, "source"): 1, (1, "source"): 1})
+    assert found["heads"] == pytest.approx({(1, "answer"): 1}) and found["values"] == pytest.approx({(1, "source"): 1})
+    assert found["keys"] == {}
+    assert set(found["needed"]) == {(0, "source"), (1, "answer")} and max(found["needed"].values()) < -20
+
+
+def test_clean_into_clean_does_nothing_and_everything_into_corrupt_does_all():
+    models = [grown(TASK, SHAPES["rotary"], seed, 12.0, dtype=torch.float64) for seed in (0, 1)]
+    pairs = TASK.pairs(stream("same"), 6)
+    metric, sweep = difference(pairs), Sweep(models, pairs.corrupt, pairs.position)
+    places = [Place(site, layer) for site in ("resid_pre", "z", "q", "pattern") for layer in (0, 1)]
+    parts = [Place("z", 0, 1, 3), Place("k", 0, 0, 2), Place("resid_pre", 1, pos=5), Place("resid_pre", 0, pos=1)]
+    same = sweep(places + parts, sweep.hold(pairs.corrupt, [p.name for p in places + parts]), metric)
+    assert (same - sweep.unedited(metric).unsqueeze(1)).abs().max() < 1e-12
+    clean = Sweep(models, pairs.clean, pairs.position).unedited(metric)
+    every = sweep(
+        [Place("resid_pre", layer) for layer in (0, 1)], sweep.hold(pairs.clean, [p.name for p in places]), metric
+    )
+    assert (every - clean.unsqueeze(1)).abs().max() < 1e-12
+    assert (clean - sweep.unedited(metric)).abs().max() > 0.1
+
+
+def test_several_places_at_once_are_one_cell():
+    """Two heads together, against hooks by hand; a sweep of single heads would miss what they do jointly."""
+    model, pairs = grown(TASK, SHAPES["rotary"], 0, 12.0, dtype=torch.float64), TASK.pairs(stream("two"), 6)
+    sweep, metric = Sweep([model], pairs.corrupt, pairs.position), difference(pairs)
+    both = (Place("z", 0, 0), Place("z", 1, 1, 4))
+    source = sweep.hold(pairs.clean, [place.name for place in both])
+    cell, apart = sweep([both], source, metric)[0, 0], sweep(list(both), source, metric)[0]
+    assert (sweep.one_by_one([both], source, metric)[0, 0] - cell).abs().max() < 1e-12
+    assert (apart - cell).abs().max() > 1e-4
+
+
+def test_clamped_and_recurrent_models_go_one_by_one():
+    pairs = TASK.pairs(stream("other"), 3)
+    clamped = grown(TASK, SHAPES["rotary"], 0, 12.0, edits=(PreviousToken(),))
+    sweep = Sweep([clamped], pairs.corrupt, pairs.position)
+    source = sweep.hold(pairs.clean, ["blocks.0.hook_resid_pre"])
+    found = sweep([Place("resid_pre", 0)], source, difference(pairs))[:, 0]
+    assert (found - Sweep([clamped], pairs.clean, pairs.position).unedited(difference(pairs))).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="attention heads"):
+        list(Patching()(Planted(TASK, grown(TASK, LSTM(d_model=16)), model=LSTM(d_model=16))))
+
+
+def test_changes_are_what_their_names_say():
+    held = {"site": torch.as_tensor(np.random.default_rng(0).normal(2.0, 1.5, (2, 400, 3, 4)))}
+    assert (zero(held)["site"] == 0).all()
+    middle = mean(held)["site"]
+    assert middle.shape == held["site"].shape and (middle - held["site"].mean(1, keepdim=True)).abs().max() < 1e-12
+    other = resample(held)["site"]
+    assert (other != held["site"]).all() and torch.equal(
+        other.sum(1).round(decimals=9), held["site"].sum(1).round(decimals=9)
+    )
+    assert torch.equal(resample(held)["site"], other) and not torch.equal(resample(held, 1)["site"], other)
+    drift = noise(held, 2.0)["site"] - held["site"]
+    assert drift.std().item() == pytest.approx(2.0 * 1.5, rel=0.05) and torch.equal(drift[0] * 0 + drift[0], drift[0])
+    assert torch.equal(add(held, torch.ones(4))["site"], held["site"] + 1)
+
+
+@pytest.mark.parametrize("metric", ["logit_difference", "log_prob", "rank", "kl"])
+@pytest.mark.parametrize("change", ["denoise", "noise", "zero", "mean", "resample", "gaussian"])
+def test_measure_agrees_with_a_loop_of_passes(change: str, metric: str):
+    """Head outputs of one model, each changed with a hook by hand."""
+    spec, model = SHAPES["rotary"], grown(TASK, SHAPES["rotary"], 3, 12.0, dtype=torch.float64)
+    measure = Patching(by=("head",), change=change, metric=metric, n=5)
+    subject = Planted(TASK, model, model=spec)
+    table = pd.DataFrame(list(measure(subject)))
+    pairs: Pairs = TASK.pairs(stream(TASK.name, "pairs", TASK.world, 0, "measure"), 5)
+    base, other = (pairs.corrupt, pairs.clean) if change == "denoise" else (pairs.clean, pairs.corrupt)
+    rows, read = torch.arange(5), torch.as_tensor(pairs.position)
+    answer, foil = torch.as_tensor(pairs.answer), torch.as_tensor(pairs.foil)
+
+    def judged(logits: torch.Tensor) -> torch.Tensor:
+        said, before = logits[rows, read].log_softmax(-1), model(base)[rows, read].log_softmax(-1)
+        return {
+            "logit_difference": said[rows, answer] - said[rows, foil],
+            "log_prob": said[rows, answer],
+            "rank": (said > said[rows, answer][:, None]).sum(-1).double(),
+            "kl": (before.exp() * (before - said)).sum(-1),
+        }[metric]
+
+    from probelab.edit import Edit
+
+    for layer in range(2):
+        site = f"blocks.{layer}.attn.hook_z"
+        held = {site: model.cache(base, [site])[site][None]}
+        made = {"zero": zero, "mean": mean, "resample": resample, "gaussian": noise}
+        source = made[change](held)[site][0] if change in made else model.cache(other, [site])[site]
+        for head in range(2):
+
+            def swapped(z: torch.Tensor, context: Any, head: int = head, source: torch.Tensor = source) -> torch.Tensor:
+                z = z.clone()
+                z[:, :, head] = source[:, :, head]
+                return z
+
+            wanted = judged(model(base, [Edit(site, swapped)])) - judged(model(base))
+            found = table[(table["metric"] == "effect") & (table["layer"] == layer) & (table["head"] == head)].iloc[0]
+            assert found["value"] == pytest.approx(wanted.mean().item(), abs=1e-9)
+            assert found["hi"] - found["lo"] == pytest.approx(2 * 1.959964 * wanted.std().item() / 5**0.5, abs=1e-6)
+    assert ("recovery" in set(table["metric"])) == (change in ("denoise", "noise"))
+
+
+def test_recovery_is_a_ratio_of_means_and_unknown_where_there_is_no_gap():
+    model = induction(TASK)
+    table = rows_of(Patching(by=("head",), n=16), model, grown(TASK, model.spec, 0, 1e-6))
+    at = table.set_index(["step", "metric"])
+    gap = at.loc[(0, "clean"), "value"].item() - at.loc[(0, "corrupt"), "value"].item()
+    assert at.loc[(0, "recovery"), "value"].to_numpy() == pytest.approx(at.loc[(0, "effect"), "value"].to_numpy() / gap)
+    assert at.loc[(1, "recovery"), "value"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("dials", "said"),
+    [
+        (dict(site="zz"), "did you mean"),
+        (dict(by=("head", "neuron")), "head"),
+        (dict(site="resid_pre", by=("head",)), "axes of the site resid_pre"),
+        (dict(change="denoising"), "did you mean 'denoise'"),
+        (dict(metric="logit"), "no metric"),
+        (dict(by=("position", "role")), "not both"),
+        (dict(n=1), "at least two"),
+    ],
+)
+def test_bad_dials_are_refused(dials: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said):
+        Patching(**dials)
+
+
+def test_bad_places_are_refused():
+    with pytest.raises(ValueError, match="has the axes batch pos"):
+        Place("resid_pre", head=1)
+    with pytest.raises(ValueError, match="did you mean 'pattern'"):
+        Place("patern")

@@ -1,0 +1,75 @@
+"""Sweeps of interventions: every way of computing them gives what one whole pass a cell gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from probelab.places import SITES, Place
+from probelab.spec import Transformer
+from probelab.subject import Model
+from probelab.sweep import Sweep
+from synthetic_tasks import Pairs, Repeats, stream
+from tests.planted import grown
+
+TASK = Repeats(tokens=12, length=10)
+SPECS = {
+    "rotary": Transformer(layers=2, heads=2, d_model=16, d_mlp=32),
+    "learned": Transformer(layers=2, heads=2, d_model=16, positions="learned", norm="plain", biases=False),
+    "relative": Transformer(layers=2, heads=2, d_model=16, d_mlp=16, positions="relative", norm="none", scaled=False),
+    "three layers": Transformer(layers=3, heads=(2, 4, 1), d_model=16, d_mlp=16, readout=(8,)),
+    "one layer": Transformer(layers=1, heads=2, d_model=16, d_mlp=16, positions="sinusoidal", activation="relu"),
+}
+
+
+def models(spec: Transformer, members: int = 2, **how: Any) -> list[Model]:
+    """Random models whose heads look sharply and whose layers write much."""
+    return [grown(TASK, spec, seed, 12.0, dtype=torch.float64, **how) for seed in range(members)]
+
+
+def difference(pairs: Pairs) -> Any:
+    """Answer minus foil, of logits `[... batch vocab]`."""
+    answer, foil = torch.as_tensor(pairs.answer), torch.as_tensor(pairs.foil)
+    rows = torch.arange(len(answer))
+    return lambda logits: logits[..., rows, answer] - logits[..., rows, foil]
+
+
+def everywhere(spec: Transformer, site: str, sites: list[str], pairs: Pairs) -> list[Place]:
+    """All kinds of places of a site: heads, positions (also one a sequence), keys, neurons, and all of them."""
+    full, axes = SITES[site]
+    length, found = pairs.clean.tokens.shape[1], []
+    each = tuple(int(at) for at in pairs.position)
+    for layer in range(spec.layers if "{}" in full else 1):
+        if full.format(layer) not in sites:
+            continue
+        for head in [None, *range(spec.heads_of(layer))] if "head" in axes else [None]:
+            for pos in (None, 0, 3, length - 2, each):
+                keys = [None, 1, 3] if "key" in axes else [None]
+                neurons = [None, 2] if "key" not in axes and (head is None or site == "z") else [None]
+                found += [Place(site, layer, head, pos, key) for key in keys]
+                found += [Place(site, layer, head, pos, neuron=neuron) for neuron in neurons[1:]]
+    return found
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_way_gives_what_one_pass_a_cell_gives(name: str):
+    """At every site and kind of place, for two models at once, in float64; and the fast ways are taken."""
+    spec, taken = SPECS[name], {}
+    pairs = TASK.pairs(stream("sweep"), 5)
+    sweep = Sweep(models(spec), pairs.corrupt, pairs.position)
+    metric = difference(pairs)
+    before = sweep.unedited(metric)
+    for site in SITES:
+        cells = everywhere(spec, site, sweep.models[0].sites, pairs)
+        if not cells:
+            continue
+        source = sweep.hold(pairs.clean, [cell.name for cell in cells])
+        found, wanted = sweep(cells, source, metric), sweep.one_by_one([(cell,) for cell in cells], source, metric)
+        assert (found - wanted).abs().max() < 1e-9, site
+        taken[site] = {sweep.kind((cell,))[0] for cell in cells}, (wanted - before[:, None]).abs().max().item()
+    ways = {"reach", "ripple"} if spec.layers > 1 else {"reach"}
+    assert all(ways <= way for site, (way, _) in taken.items() if site in ("z", "q", "k", "v", "pattern", "attn_out"))
+    assert all("onward" in way for site, (way, _) in taken.items() if site in ("embed", "pre", "mlp_in", "k_input"))
+    assert sum(effect > 0.01 for _, effect in taken.values()) > 10  # what agrees is not all zero
