@@ -208,6 +208,15 @@ def test_measure_agrees_with_a_loop_of_passes(change: str, metric: str):
     assert ("recovery" in set(table["metric"])) == (change in ("denoise", "noise"))
 
 
+def test_pairs_that_do_not_fit_are_taken_in_lots():
+    model = grown(TASK, SHAPES["rotary"], 3, 12.0)
+    whole = pd.DataFrame(list(Patching(n=9, by=("head", "role"))(Planted(TASK, model, model=model.spec))))
+    subject = Planted(TASK, model, model=model.spec)
+    subject.memory = 2**17
+    parts = pd.DataFrame(list(Patching(n=9, by=("head", "role"))(subject)))
+    pd.testing.assert_frame_equal(whole, parts, atol=1e-5, rtol=0)
+
+
 def test_recovery_is_a_ratio_of_means_and_unknown_where_there_is_no_gap():
     model = induction(TASK)
     table = rows_of(Patching(by=("head",), n=16), model, grown(TASK, model.spec, 0, 1e-6))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from probelab.places import SITES, Place
 from probelab.spec import Transformer
@@ -73,3 +75,53 @@ def test_every_way_gives_what_one_pass_a_cell_gives(name: str):
     assert all(ways <= way for site, (way, _) in taken.items() if site in ("z", "q", "k", "v", "pattern", "attn_out"))
     assert all("onward" in way for site, (way, _) in taken.items() if site in ("embed", "pre", "mlp_in", "k_input"))
     assert sum(effect > 0.01 for _, effect in taken.values()) > 10  # what agrees is not all zero
+
+
+@st.composite
+def settings_of(draw: Any) -> tuple[Transformer, int, list[Place]]:
+    """Any transformer, any length, and some places of it."""
+    layers = draw(st.integers(1, 3))
+    heads = tuple(draw(st.sampled_from((1, 2, 4))) for _ in range(layers))
+    spec = Transformer(
+        layers=layers,
+        heads=heads,
+        d_model=16,
+        d_head=draw(st.sampled_from((None, 4, 6))),
+        d_mlp=draw(st.sampled_from((0, 8))),
+        positions=draw(st.sampled_from(("rotary", "learned", "relative", "sinusoidal", "none"))),
+        norm=draw(st.sampled_from(("layer", "plain", "none"))),
+        biases=draw(st.booleans()),
+        scaled=draw(st.booleans()),
+        readout=draw(st.sampled_from(((), (8,)))),
+    )
+    length, found = draw(st.integers(8, 12)), []
+    for _ in range(6):
+        site = draw(st.sampled_from([site for site in SITES if spec.d_mlp or site not in OF_MLP]))
+        if site in ("readout", "pos_embed") or (site.startswith("rot") and spec.positions != "rotary"):
+            continue
+        layer, axes = draw(st.integers(0, layers - 1)), SITES[site][1]
+        at = {"pos": length, "key": length, "head": heads[layer], "neuron": 8 if site in ("pre", "post") else 0}
+        chosen = {
+            axis: draw(st.one_of(st.none(), st.integers(0, most - 1))) for axis, most in at.items() if axis in axes
+        }
+        found.append(Place(site, layer if "{}" in SITES[site][0] else 0, **chosen))
+    return spec, length, found
+
+
+OF_MLP = ("resid_mid", "mlp_in", "mlp_out", "pre", "post")
+
+
+@given(settings_of())
+@settings(max_examples=60, deadline=None)
+def test_any_shape_any_place(drawn: tuple[Transformer, int, list[Place]]):
+    spec, length, cells = drawn
+    if not cells:
+        return
+    task = Repeats(tokens=12, length=length)
+    pairs = task.pairs(stream("any"), 3)
+    members = [grown(task, spec, seed, 12.0, dtype=torch.float64) for seed in range(2)]
+    sweep, metric = Sweep(members, pairs.corrupt, pairs.position), difference(pairs)
+    source = sweep.hold(pairs.clean, [cell.name for cell in cells])
+    both = [*cells, tuple(cells)]
+    wanted = sweep.one_by_one([cell if isinstance(cell, tuple) else (cell,) for cell in both], source, metric)
+    assert (sweep(both, source, metric) - wanted).abs().max() < 1e-9 * max(1.0, wanted.abs().max().item())

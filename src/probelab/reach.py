@@ -206,7 +206,7 @@ class Way:
         itself, behind = (self.pos == self.read[:, None])[..., None], self.read[:, None] - self.pos
         query = torch.where(itself[..., None], q, query.unsqueeze(2))  # [member batch cell head d_head]
         scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
-        own = self.entry(query, k, behind).masked_fill((behind < 0)[..., None], -torch.inf)[..., None]
+        own = self.entry(query, k, behind)[..., None]  # of keys behind the reader too: `judged` leaves them out
         at = self.there[1][None, :, :, None, None].expand_as(own)
         pattern = scores.scatter(-1, at, own).softmax(-1)
         z = (pattern.transpose(2, 3) @ values).transpose(2, 3)

@@ -14,7 +14,7 @@ from probelab.answers import METRICS, kl_from
 from probelab.changes import mean, noise, resample, zero
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn
+from probelab.measures._pairs import drawn, lots
 from probelab.places import SITES, Place, site_of
 from probelab.subject import Model, Subject
 from probelab.sweep import Sweep
@@ -77,8 +77,8 @@ class Patching:
         models = iter(subject)
         while group := list(islice(models, TOGETHER)):
             steps, together = zip(*group, strict=True)
-            cells, parts = self.cells(together[0], subject.task, pairs)
-            found = self.effects(together, pairs, cells)
+            _, parts = self.cells(together[0], subject.task, pairs)
+            found = self.in_lots(together, pairs, subject.memory)
             for k, step in enumerate(steps):
                 here = dict(step=step, site=self.site, change=self.change)
                 yield from (here | row for row in self.rows(parts, [value[k] for value in found]))
@@ -107,6 +107,19 @@ class Patching:
                     at.pop("position")
                 places.append(Place(self.site, layer, **at))
         return places, coordinates
+
+    def in_lots(self, models: tuple[Model, ...], pairs: Pairs, memory: int) -> list[np.ndarray]:
+        """`effects`, a part of the pairs at a time; a mean and another pair's value need them all at once."""
+        spec, length = models[0].spec, pairs.clean.tokens.shape[1]
+        heads = max(map(spec.heads_of, range(spec.layers)))
+        floats = length * spec.layers * (20 * spec.d_model + 4 * spec.d_mlp + 6 * heads * length)
+        alone = self.change in ("denoise", "noise", "zero")
+        most = max(2, memory // (4 * floats * len(models))) if alone else self.n
+        found = []
+        for lot in lots(pairs, most):
+            cells, _ = self.cells(models[0], models[0].task, lot)
+            found.append(self.effects(models, lot, cells))
+        return [np.concatenate(part, axis=-1) for part in zip(*found, strict=True)]
 
     def effects(self, models: tuple[Model, ...], pairs: Pairs, cells: list[Place]) -> list[np.ndarray]:
         """Of each pair: the effect of each cell `[member cell pair]`, and the metric `[member pair]` on both inputs."""
