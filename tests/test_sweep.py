@@ -77,6 +77,24 @@ def test_every_way_gives_what_one_pass_a_cell_gives(name: str):
     assert sum(effect > 0.01 for _, effect in taken.values()) > 10  # what agrees is not all zero
 
 
+def test_a_metric_may_read_every_position():
+    """The mean loss of all positions, of single places and of two together."""
+    spec, pairs = SPECS["rotary"], TASK.pairs(stream("all"), 4)
+    sweep, targets = Sweep(models(spec), pairs.corrupt), torch.as_tensor(pairs.corrupt.targets)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        nats = -logits.log_softmax(-1)
+        return nats.gather(-1, targets.clamp(min=0).expand(logits.shape[:-1])[..., None])[..., 0].mean(-1)
+
+    cells = [Place("z", 0, 1), Place("resid_pre", 1, pos=4), (Place("k", 0, 0, 2), Place("post", 1, neuron=3))]
+    source = sweep.hold(
+        pairs.clean, [place.name for cell in cells for place in (cell if isinstance(cell, tuple) else (cell,))]
+    )
+    wanted = sweep.one_by_one([cell if isinstance(cell, tuple) else (cell,) for cell in cells], source, loss)
+    assert (sweep(cells, source, loss) - wanted).abs().max() < 1e-9
+    assert (wanted - sweep.unedited(loss).unsqueeze(1)).abs().max() > 1e-3
+
+
 @st.composite
 def settings_of(draw: Any) -> tuple[Transformer, int, list[Place]]:
     """Any transformer, any length, and some places of it."""

@@ -259,7 +259,7 @@ TRANSIENCE = Study(
     question="Does in-context learning fade while the loss keeps falling, and what keeps it?",
     source="Singh et al. 2023, arXiv 2311.08360; Singh et al. 2025, arXiv 2503.05631",
     presets={
-        "smoke": Preset(arms(30), seeds=(0, 1), minutes=0.5),
+        "smoke": Preset(arms(8), seeds=(0, 1), minutes=0.3),
         "quick": Preset(arms(3500, decays=False), seeds=(100, 101), minutes=2),
         "full": Preset(arms(3500), minutes=15),
         "paper": Preset(arms(400_000), seeds=tuple(range(100, 110)), minutes=2000),
