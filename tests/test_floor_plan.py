@@ -31,7 +31,7 @@ FLOORS = [
         "changes",
         "answers",
     ]
-    + ["lenses", "composition", "probes", "subspaces"],
+    + ["lenses", "composition", "probes", "subspaces", "paths", "circuits"],
     ["measures", "curves", "figures"],
     ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
     ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py

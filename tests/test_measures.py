@@ -43,6 +43,10 @@ FREE = {
     "change",
     "target",
     "component",
+    "sender",
+    "receiver",
+    "edges",
+    "found_at",
     "sender_layer",
     "sender_head",
 }

@@ -105,4 +105,4 @@ def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tap
 
 def by_head(z: Tensor, out: Tensor, heads: int) -> Tensor:
     """What each head writes, `[member batch pos head d_model]`, from `z [member batch pos head d_head]`."""
-    return (z.unsqueeze(-2) @ rearrange(out, "member (head e) d -> member 1 1 head e d", head=heads)).squeeze(-2)
+    return torch.einsum("mbthe,mhed->mbthd", z, rearrange(out, "member (head e) d -> member head e d", head=heads))

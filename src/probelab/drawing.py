@@ -144,6 +144,11 @@ def draw_patching(rows: pd.DataFrame, metric: str | None, folder: Folder | None)
     return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect")
 
 
+def draw_edges(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen = pick(rows, metric=metric or "edge_effect")
+    return FIGURES["edges"](of_seeds(chosen, "arm", "metric", "sender", "receiver"), metric or "edge_effect")
+
+
 def of_seeds(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Medians over seeds; a single run keeps its own rows, with their intervals over sequences."""
     return over_seeds(rows, by=by) if rows.groupby("arm")["run"].nunique().max() > 1 else rows
@@ -176,4 +181,5 @@ DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]]
     "lens": draw_lens,
     "attribution": draw_attribution,
     "patching": draw_patching,
+    "edges": draw_edges,
 }

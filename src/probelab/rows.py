@@ -28,6 +28,7 @@ WHOLE = {
     "head",
     "pos",
     "key",
+    "found_at",
     "sender_layer",
     "sender_head",
 }

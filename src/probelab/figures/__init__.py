@@ -5,6 +5,7 @@ from __future__ import annotations
 from probelab.figures._save import plotted, save
 from probelab.figures.attribution import attribution
 from probelab.figures.dynamics import dynamics
+from probelab.figures.edges import edges
 from probelab.figures.heads import heads
 from probelab.figures.lens import lens
 from probelab.figures.multiples import multiples
@@ -25,6 +26,7 @@ FIGURES = {
     "heads": heads,
     "pattern": pattern,
     "patching": patching,
+    "edges": edges,
     "lens": lens,
     "attribution": attribution,
 }
@@ -33,6 +35,7 @@ __all__ = [
     "FIGURES",
     "attribution",
     "dynamics",
+    "edges",
     "heads",
     "lens",
     "multiples",

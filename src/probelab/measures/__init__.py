@@ -7,6 +7,8 @@ from probelab.measures.attribution import Attribution
 from probelab.measures.circuit import Circuit
 from probelab.measures.classify import Classify
 from probelab.measures.composition import Composition
+from probelab.measures.edges import Edges
+from probelab.measures.faithful import Faithful
 from probelab.measures.heads import Heads
 from probelab.measures.icl import InContext
 from probelab.measures.lens import Lens
@@ -30,6 +32,8 @@ MEASURES: dict[str, type] = {
     "circuit": Circuit,
     "mixture": Mixture,
     "patching": Patching,
+    "edges": Edges,
+    "faithful": Faithful,
     "probe": Probe,
     "use": Use,
     "lens": Lens,
@@ -43,6 +47,8 @@ __all__ = [
     "Circuit",
     "Classify",
     "Composition",
+    "Edges",
+    "Faithful",
     "Heads",
     "InContext",
     "Lens",
