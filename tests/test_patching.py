@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
+from probelab.answers import kl_from
 from probelab.bridge import to_transformer_lens
-from probelab.changes import add, mean, noise, resample, zero
+from probelab.changes import add, gaussian, mean, resample, zero
 from probelab.clamps import PreviousToken
 from probelab.measures import Patching
+from probelab.measures.patching import Found
 from probelab.places import Place
 from probelab.spec import LSTM, Transformer
 from probelab.sweep import Sweep
@@ -81,7 +85,7 @@ def test_every_sweep_equals_transformer_lens(name: str, dtype: torch.dtype, lens
             getattr(lens, f"get_act_patch_{theirs}")(bridge, corrupt, cache, judged, reduce="mean")
         found = sweep(cells, sweep.hold(pairs.clean, [cell.name for cell in cells]), metric)[0]
         assert (found - torch.stack(wanted)).abs().max() < close, theirs
-        moved = max(moved, (found - sweep.unedited(metric).mean()).abs().max().item())
+        moved = max(moved, (found - sweep.unedited(metric)[0]).abs().max().item())
     assert moved > 0.03
 
 
@@ -153,15 +157,14 @@ def test_clamped_and_recurrent_models_go_one_by_one():
 def test_changes_are_what_their_names_say():
     held = {"site": torch.as_tensor(np.random.default_rng(0).normal(2.0, 1.5, (2, 400, 3, 4)))}
     assert (zero(held)["site"] == 0).all()
-    middle = mean(held)["site"]
-    assert middle.shape == held["site"].shape and (middle - held["site"].mean(1, keepdim=True)).abs().max() < 1e-12
+    assert (mean(held)["site"] - held["site"].mean(1, keepdim=True)).abs().max() < 1e-12
     other = resample(held)["site"]
     assert (other != held["site"]).all() and torch.equal(
         other.sum(1).round(decimals=9), held["site"].sum(1).round(decimals=9)
     )
     assert torch.equal(resample(held)["site"], other) and not torch.equal(resample(held, 1)["site"], other)
-    drift = noise(held, 2.0)["site"] - held["site"]
-    assert drift.std().item() == pytest.approx(2.0 * 1.5, rel=0.05) and torch.equal(drift[0] * 0 + drift[0], drift[0])
+    drift = gaussian(held, 2.0)["site"] - held["site"]
+    assert drift.std().item() == pytest.approx(2.0 * 1.5, rel=0.05) and drift[0, 0].std() != drift[0, 1].std()
     assert torch.equal(add(held, torch.ones(4))["site"], held["site"] + 1)
 
 
@@ -192,7 +195,7 @@ def test_measure_agrees_with_a_loop_of_passes(change: str, metric: str):
     for layer in range(2):
         site = f"blocks.{layer}.attn.hook_z"
         held = {site: model.cache(base, [site])[site][None]}
-        made = {"zero": zero, "mean": mean, "resample": resample, "gaussian": noise}
+        made = {"zero": zero, "mean": mean, "resample": resample, "gaussian": gaussian}
         source = made[change](held)[site][0] if change in made else model.cache(other, [site])[site]
         for head in range(2):
 
@@ -208,13 +211,94 @@ def test_measure_agrees_with_a_loop_of_passes(change: str, metric: str):
     assert ("recovery" in set(table["metric"])) == (change in ("denoise", "noise"))
 
 
-def test_pairs_that_do_not_fit_are_taken_in_lots():
-    model = grown(TASK, SHAPES["rotary"], 3, 12.0)
-    whole = pd.DataFrame(list(Patching(n=9, by=("head", "role"))(Planted(TASK, model, model=model.spec))))
+@pytest.mark.parametrize("change", ["denoise", "mean", "resample"])
+def test_pairs_that_do_not_fit_are_taken_in_lots(change: str):
+    model, measure = grown(TASK, SHAPES["rotary"], 3, 12.0), Patching(n=9, by=("head", "role"), change=change)
+    whole = pd.DataFrame(list(measure(Planted(TASK, model, model=model.spec))))
     subject = Planted(TASK, model, model=model.spec)
     subject.memory = 2**17
-    parts = pd.DataFrame(list(Patching(n=9, by=("head", "role"))(subject)))
+    parts = pd.DataFrame(list(measure(subject)))
     pd.testing.assert_frame_equal(whole, parts, atol=1e-5, rtol=0)
+
+
+def test_masked_scores_stay_masked_whatever_takes_their_place():
+    model, pairs = grown(TASK, SHAPES["rotary"], 3, 12.0), TASK.pairs(stream("mask"), 4)
+    sweep, site = Sweep([model], pairs.clean, pairs.position), "blocks.0.attn.hook_attn_scores"
+    held = sweep.hold(pairs.clean, [site])
+    for source in (zero(held), gaussian(held), mean(held), resample(held)):
+        assert torch.equal((source[site] == -torch.inf)[:, :1], (held[site] == -torch.inf)[:, :1])
+        assert sweep([Place("attn_scores", 0)], source, difference(pairs)).isfinite().all()
+
+
+def test_clamped_models_are_judged_each_by_its_own():
+    """KL of clean into clean is 0 for every member, also where the model takes a batch in pieces."""
+    models = [grown(TASK, SHAPES["rotary"], seed, 12.0, edits=(PreviousToken(),), memory=2**12) for seed in range(3)]
+    pairs = TASK.pairs(stream("kl"), 5)
+    sweep = Sweep(models, pairs.clean, pairs.position)
+    source = sweep.hold(pairs.clean, ["blocks.1.attn.hook_z"])
+    kl = kl_from(sweep.unedited(lambda logits: logits))
+    assert sweep([Place("z", 1)], source, kl).abs().max() < 1e-6
+    changed = sweep([Place("z", 1, 0)], zero(source), kl)
+    alone = Sweep(models[1:2], pairs.clean, pairs.position)
+    there = alone([Place("z", 1, 0)], zero(alone.hold(pairs.clean, source)), kl_from(alone.unedited(lambda x: x)))
+    assert (changed[1] - there[0]).abs().max() < 1e-6 and changed.max() > 1e-3
+
+
+BAD = {
+    "head of blocks.0.attn.hook_z = 2 is out of range: 0 to 1": Place("z", 0, 2),
+    "head of blocks.0.attn.hook_z = -1": Place("z", 0, -1),
+    "pos of blocks.0.hook_resid_pre = 10 is out of range: 0 to 9": Place("resid_pre", 0, pos=10),
+    "pos of blocks.0.hook_resid_pre = -1": Place("resid_pre", 0, pos=-1),
+    "5 positions from 0 to 9": Place("resid_pre", 0, pos=(1, 2)),
+    "key of blocks.1.attn.hook_pattern = -1": Place("pattern", 1, 0, 3, -1),
+    "neuron of blocks.0.mlp.hook_post = 32": Place("post", 0, neuron=32),
+    "no site of this model 'blocks.2.attn.hook_z'": Place("z", 2),
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_places_that_a_model_does_not_have_are_refused(said: str):
+    pairs = TASK.pairs(stream("bad"), 5)
+    sweep, place = Sweep([grown(TASK, SHAPES["rotary"])], pairs.corrupt, pairs.position), BAD[said]
+    held = dict.fromkeys([place.name], torch.zeros(1, 5, *[10] * 3))
+    if "2.attn" not in place.name:
+        held = sweep.hold(pairs.clean, [place.name])
+    with pytest.raises(ValueError, match=re.escape(said)):
+        sweep([place], held, difference(pairs))
+
+
+def test_sources_and_models_that_do_not_fit_are_refused():
+    pairs, spec = TASK.pairs(stream("bad"), 5), SHAPES["rotary"]
+    sweep = Sweep([grown(TASK, spec)], pairs.corrupt, pairs.position)
+    larger = Sweep([grown(TASK, spec)], TASK.pairs(stream("bad"), 8).clean)
+    place = Place("resid_pre", 0, pos=3)
+    source = larger.hold(larger.base, [place.name])
+    with pytest.raises(ValueError, match="has the shape .1, 8, 10, 16.: it must be .1 5"):
+        sweep([place], source, difference(pairs))
+    middle = sweep([place], mean(source), difference(pairs))  # a mean over another split serves any base
+    assert (
+        middle
+        - sweep.one_by_one([(place,)], {place.name: mean(source)[place.name].expand(1, 5, -1, -1)}, difference(pairs))
+    ).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="no site in the source"):
+        sweep([Place("z", 0)], source, difference(pairs))
+    with pytest.raises(ValueError, match="models = .* of one spec"):
+        Sweep([grown(TASK, spec), grown(TASK, replace(spec, scaled=False))], pairs.corrupt)
+    for read in (-pairs.position, pairs.position[:3], pairs.position + 10):
+        with pytest.raises(ValueError, match="a position from 0 to 9 for each of 5"):
+            Sweep([grown(TASK, spec)], pairs.corrupt, read)
+    with pytest.raises(ValueError, match="one or more"):
+        sweep([], source, difference(pairs))
+    with pytest.raises(ValueError, match="at least 2"):
+        resample({"site": torch.zeros(1, 1, 3)})
+
+
+def test_pairs_without_a_role_are_left_out():
+    measure = Patching(by=("role",), n=4)
+    has = np.array([[[True, True, False, False]]])
+    found = Found(np.array([[[1.0, 3.0, 9.0, 9.0]]]), np.ones((1, 4)) * 2, np.zeros((1, 4)), has)
+    rows = pd.DataFrame(list(measure.rows([dict(layer=0, role="x")], found.of(0)))).set_index("metric")["value"]
+    assert rows["effect"] == 2 and rows["recovery"] == 1
 
 
 def test_recovery_is_a_ratio_of_means_and_unknown_where_there_is_no_gap():
@@ -236,6 +320,8 @@ def test_recovery_is_a_ratio_of_means_and_unknown_where_there_is_no_gap():
         (dict(metric="logit"), "no metric"),
         (dict(by=("position", "role")), "not both"),
         (dict(n=1), "at least two"),
+        (dict(by=("head", "head")), "each axis once"),
+        (dict(site="readout"), "no site 'readout'"),
     ],
 )
 def test_bad_dials_are_refused(dials: dict[str, Any], said: str):

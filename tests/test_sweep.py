@@ -47,7 +47,7 @@ def everywhere(spec: Transformer, site: str, sites: list[str], pairs: Pairs) -> 
         if full.format(layer) not in sites:
             continue
         for head in [None, *range(spec.heads_of(layer))] if "head" in axes else [None]:
-            for pos in (None, 0, 3, length - 2, each):
+            for pos in (None, 0, 3, length - 2, each, (-1, *each[1:])):
                 keys = [None, 1, 3] if "key" in axes else [None]
                 neurons = [None, 2] if "key" not in axes and (head is None or site == "z") else [None]
                 found += [Place(site, layer, head, pos, key) for key in keys]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synthetic_tasks import Pairs
 
-Metric = Callable[[Tensor], Tensor]  # logits `[... batch vocab]` -> `[... batch]`
+Metric = Callable[[Tensor], Tensor]  # logits `[... batch vocab]` (or `[... batch pos vocab]`) -> `[... batch]`
 
 
 def chosen(logits: Tensor, symbols: np.ndarray) -> Tensor:
@@ -30,8 +30,13 @@ def log_prob(pairs: Pairs) -> Metric:
 
 
 def rank(pairs: Pairs) -> Metric:
-    """How many symbols have a higher logit than the answer: 0 is right."""
-    return lambda logits: (logits > chosen(logits, pairs.answer).unsqueeze(-1)).sum(-1).to(logits.dtype)
+    """How many symbols have a higher logit than the answer: 0 is right; NaN where the answer has none."""
+
+    def higher(logits: Tensor) -> Tensor:
+        own = chosen(logits, pairs.answer)
+        return (logits > own.unsqueeze(-1)).sum(-1).to(logits.dtype).where(own.isfinite(), torch.nan)
+
+    return higher
 
 
 METRICS = {"logit_difference": logit_difference, "log_prob": log_prob, "rank": rank}

@@ -1,49 +1,69 @@
 """What takes the place of an activation: another input's, nothing, a mean, another sequence's, noise, a direction.
 
-Each takes what sites hold (`Sweep.hold`), `[member batch ...]` by name, and gives the same axes: a `source` of a sweep.
+Each takes what sites hold (`Sweep.hold`), `[member batch ...]` by name, and gives a `source` of a sweep. A source is a
+fixed value: of several places along one path, the last one has the last word.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from probelab.sweep import Held
 from synthetic_tasks import stream
+from synthetic_tasks.task import require
 
 
 def zero(held: Held) -> dict[str, Tensor]:
-    """Nothing (zero ablation). Rarely what the rest of a model has ever met: prefer `mean` or `resample`."""
-    return {name: torch.zeros_like(value) for name, value in held.items()}
+    """Nothing (zero ablation); the future stays masked. Rarely what a model has ever met: prefer `mean`, `resample`."""
+    return {name: unmasked(value, torch.zeros_like(value)) for name, value in held.items()}
 
 
 def mean(held: Held) -> dict[str, Tensor]:
-    """The mean over the sequences, position by position (mean ablation)."""
-    return {name: value.mean(1, keepdim=True).expand_as(value) for name, value in held.items()}
+    """The mean over the sequences, position by position (mean ablation): `[member 1 ...]`, for any base."""
+    return {name: value.mean(1, keepdim=True) for name, value in held.items()}
+
+
+def partners(n: int, seed: int = 0) -> np.ndarray:
+    """For each of `n` sequences another one: the next in a random order, int `[n]`."""
+    require(n >= 2, "sequences", n, "at least 2, to take another one's value")
+    order = stream("resample", seed).permutation(n)
+    others = np.empty(n, np.int64)
+    others[order] = np.roll(order, 1)
+    return others
 
 
 def resample(held: Held, seed: int = 0) -> dict[str, Tensor]:
-    """What the sites hold for another sequence: every sequence gets the next one's in a random order."""
-    first = next(iter(held.values()))
-    order = stream("resample", seed).permutation(first.shape[1])
-    others = torch.empty(len(order), dtype=torch.int64)
-    others[order] = torch.as_tensor(order).roll(1)
+    """What the sites hold for another sequence (`partners`)."""
+    others = torch.as_tensor(partners(next(iter(held.values())).shape[1], seed))
     return {name: value[:, others.to(value.device)] for name, value in held.items()}
 
 
-def noise(held: Held, scale: float = 3.0, seed: int = 0) -> dict[str, Tensor]:
-    """Gaussian noise added, `scale` standard deviations of what each entry of the site holds; the same for all members.
+def spread(held: Held) -> dict[str, Tensor]:
+    """Standard deviation over the sequences of each entry, `[member 1 ...]`; 0 where the future is masked."""
+    return {name: value.nan_to_num(neginf=0).std(1, keepdim=True, correction=0) for name, value in held.items()}
 
-    Off the distribution that a model knows: Zhang & Nanda 2024 advise other inputs instead.
+
+def gaussian(held: Held, scale: float = 3.0, seed: int = 0, first: int = 0) -> dict[str, Tensor]:
+    """Noise added, `scale` standard deviations of what each entry holds; the same for all members.
+
+    `first` is the number of the first sequence, which has noise of its own. Off the distribution that a model knows:
+    Zhang & Nanda 2024 advise other inputs instead.
     """
-    found = {}
+    found, width = {}, spread(held)
     for name, value in held.items():
-        drawn = stream("noise", seed, name).standard_normal(tuple(value.shape[1:]))
-        spread = value.std(1, keepdim=True, correction=0)
-        found[name] = value + scale * spread * torch.as_tensor(drawn).to(value)
+        shape = tuple(value.shape[2:])
+        rows = [stream("noise", seed, name, first + k).standard_normal(shape) for k in range(value.shape[1])]
+        found[name] = value + scale * width[name] * torch.as_tensor(np.stack(rows)).to(value)
     return found
 
 
 def add(held: Held, direction: Tensor) -> dict[str, Tensor]:
     """A direction `[... d]` added (steering)."""
     return {name: value + direction.to(value) for name, value in held.items()}
+
+
+def unmasked(value: Tensor, made: Tensor) -> Tensor:
+    """What was made, but minus infinity where scores mask the future."""
+    return torch.where(value == -torch.inf, value, made)

@@ -138,7 +138,8 @@ def draw_patching(rows: pd.DataFrame, metric: str | None, folder: Folder | None)
     chosen = pick(rows, measure="patching", metric=metric or "effect")
     parts = [column for column in ("layer", "head", "pos", "role", "key", "neuron") if column in chosen]
     told = chosen[parts].notna().astype(int).assign(site=chosen["site"], change=chosen["change"])
-    if len(sweeps := told.drop_duplicates()) > 1:
+    twice = chosen.duplicated([column for column in ("arm", "run", "step", *parts) if column in chosen]).any()
+    if len(sweeps := told.drop_duplicates()) > 1 or twice:
         listed = ", ".join(f"{row.site} {row.change}" for row in sweeps.itertuples())
         raise RunError(f"these rows hold several sweeps ({listed}): draw one with lab.figures.patching(rows)")
     return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synthetic_tasks.task import choose, choose_from
+from synthetic_tasks.task import choose, choose_from, require
 
 # short name of a site -> its name in TransformerLens, and the axes of what it holds after `batch`
 SITES = {
@@ -76,6 +76,16 @@ class Place:
     def begins(self) -> int:
         """The layer that it is in: -1 before them all, AFTER behind."""
         return {"embed": -1, "pos_embed": -1, "readout": AFTER, "logits": AFTER}.get(self.site, self.layer)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse a part that a site of `shape` `[batch ...]` does not have."""
+        for name, size in zip(self.axes, shape[1:], strict=True):
+            at = getattr(self, name)
+            if isinstance(at, tuple):
+                fits = len(at) == shape[0] and all(-1 <= one < size for one in at)
+                require(fits, f"{name} of {self.name}", at, f"{shape[0]} positions from 0 to {size - 1}, -1 for none")
+            else:
+                require(at is None or 0 <= at < size, f"{name} of {self.name}", at, f"0 to {size - 1}, or None for all")
 
     def mask(self, shape: Sequence[int]) -> Tensor:
         """Which entries of a site of `shape` `[batch ...]` it means: bool, every axis that size or 1."""

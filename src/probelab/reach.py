@@ -8,12 +8,13 @@ changes many positions of the last layer but one is in `ripple`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, einsum
 
+from probelab.answers import Metric
 from probelab.attention import scores_at
 from probelab.model import mlp, readout
 from probelab.places import Place
@@ -23,7 +24,6 @@ from probelab.weights import linear, norm
 if TYPE_CHECKING:
     from probelab.sweep import Sweep
 
-Metric = Callable[[Tensor], Tensor]
 ROWS = ("z", "q", "rot_q", "pattern", "attn_scores")  # a query's row, which matters to its own position alone
 WRITES = (*ROWS, "attn_out", "resid_mid", "mlp_out", "post", "resid_post")
 READS = ("k", "v", "rot_k")
@@ -203,7 +203,7 @@ class Way:
     def through_attention(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The stream after the last layer's attention where it is read, if one position of it is `x`, `q`, `k`, `v`."""
         stream, query, keys, values = self.reading()
-        itself, behind = (self.pos == self.read[:, None])[..., None], self.read[:, None] - self.pos
+        itself, behind = (self.pos == self.read[:, None])[..., None], self.read[:, None] - self.there[1]
         query = torch.where(itself[..., None], q, query.unsqueeze(2))  # [member batch cell head d_head]
         scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
         own = self.entry(query, k, behind)[..., None]  # of keys behind the reader too: `judged` leaves them out

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from probelab.answers import Metric
 from probelab.attention import scores_at
 from probelab.places import Place
-from probelab.reach import READS, WRITES, Metric, Way, known, positions
+from probelab.reach import READS, WRITES, Way, known, positions
 from probelab.weights import linear
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def ripple(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Te
 
 
 class Ripple(Way):
-    """Rows `[row]` of sequences, cells and positions. What is "there" has the axes `member row ...`."""
+    """Rows `[row]`: `sequence`, `cell`, `query`; so are heads and keys. What is there has the axes `member row ...`."""
 
     def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
         whole = places[0].pos is None

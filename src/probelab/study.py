@@ -144,7 +144,8 @@ def parse_dials(kind: type, texts: list[str]) -> dict[str, Any]:
     """`["by=head,role", "n=64"]` -> the dials of a dataclass: several values where its dial is a tuple, else one."""
     several = {dial for dial, told in declared(kind).items() if "tuple" in str(told)}
     settings = parse_settings(texts)
-    listed = {dial: tuple(v) for dial, v in settings.items() if dial in several and not isinstance(v[0], tuple)}
+    whole = (tuple, type(None))  # `layers=[0,1]` and `layers=none` are values already
+    listed = {dial: tuple(v) for dial, v in settings.items() if dial in several and not isinstance(v[0], whole)}
     return {dial: one(dial, values) for dial, values in settings.items() if dial not in listed} | listed
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probelab.answers import Metric
 from probelab.attention import attend_at
 from probelab.edit import Edit, Tape
 from probelab.model import apply, block, inputs, mlp, readout
@@ -22,30 +23,41 @@ from probelab.spec import Transformer
 from probelab.subject import CACHE, Model
 from probelab.train import one_thread
 from synthetic_tasks import Batch
+from synthetic_tasks.task import choose, require
 
 Cell = Place | tuple[Place, ...]  # what one intervention touches: several places at once, if need be
-Metric = Callable[[Tensor], Tensor]  # logits `[... batch vocab]` (or `[... batch pos vocab]`) -> `[... batch]`
 Held = Mapping[str, Tensor]  # what sites hold, `[member batch ...]`
 DEAR = ("_input", "result", "scores", "pattern", "mlp_in")  # sites that cost a slower way, or copy another
-Way = Callable[[list[tuple[Place, ...]], Held, Metric], Tensor]
+Method = Callable[[list[tuple[Place, ...]], Held, Metric], Tensor]
 
 
 class Sweep:
     """A base input, and for each of several models of one kind what becomes of it under interventions.
 
     models  checkpoints, or seeds, of one spec and one task
-    base    the sequences that are intervened on
+    base    the sequences that are intervened on; what sites hold for them is kept, all of them at once
     read    the position of each sequence that the metric reads, int `[batch]`; None: all positions
 
-    Cells that a position apart can reach only through the last layer's attention are recomputed along just that way
-    (`reach`); others start at the layer that they change, and the last layer is computed where it is read. Both give
-    what one pass a cell gives (`one_by_one`).
+    A change at one position is followed along the one way that it can take (`reach`); one that spreads over positions
+    of the last layer but one, row by row (`ripple`); all others start at the layer that they change (`onward`). Each
+    gives what one whole pass a cell gives (`one_by_one`), which clamped and recurrent models take.
     """
 
     def __init__(self, models: Sequence[Model], base: Batch, read: np.ndarray | None = None):
+        first = models[0]
         for model in models:
             model.check(base)
-        first = models[0]
+            alike = (model.spec, model.task, model.dtype, model.device) == (
+                first.spec,
+                first.task,
+                first.dtype,
+                first.device,
+            )
+            require(alike, "models", model.spec, f"of one spec, task, dtype and device, such as {first.spec}")
+        if read is not None:
+            shape, length = np.shape(read), base.tokens.shape[1]
+            fits = shape == (len(base),) and np.min(read) >= 0 and np.max(read) < length
+            require(bool(fits), "read", read, f"a position from 0 to {length - 1} for each of {len(base)} sequences")
         self.models, self.spec, self.base, self.device = tuple(models), first.spec, base, first.device
         self.params = {name: torch.cat([model.params[name] for model in models]) for name in first.params}
         self.read = None if read is None else torch.as_tensor(np.asarray(read), device=self.device)
@@ -68,8 +80,8 @@ class Sweep:
     def held(self, *names: str) -> list[Tensor]:
         """What sites of these names hold for the base: one pass for the usual ones, kept for the next time."""
         if any(name not in self._held for name in names):
-            behind = f"blocks.{self.spec.layers - 1}.hook_resid_mid"
-            usual = takewhile(lambda name: name != behind, self.models[0].sites if self.plain else ())
+            behind = (f"blocks.{self.spec.layers - 1}.hook_resid_mid", "readout.0.hook_post", "logits")
+            usual = takewhile(lambda name: name not in behind, self.models[0].sites if self.plain else ())
             usual = [name for name in usual if not name.endswith(DEAR)]
             self._held |= self.hold(self.base, [*names, *(name for name in usual if name not in self._held)])
         return [self._held[name] for name in names]
@@ -102,14 +114,30 @@ class Sweep:
         `source` has, by the full name of a site, what takes the place of what the base holds there, `[member batch
         ...]`: what sites hold for another input (`hold`), zeros, a mean, noise.
         """
-        every = [cell if isinstance(cell, tuple) else (cell,) for cell in cells]
+        every = [(cell,) if isinstance(cell, Place) else tuple(cell) for cell in cells]
+        require(bool(every) and all(every), "cells", cells, "one or more, each of one or more places")
+        source = {
+            name: self.fitting(name, source) for name in dict.fromkeys(part.name for cell in every for part in cell)
+        }
+        for place in dict.fromkeys(part for cell in every for part in cell):
+            place.check(source[place.name].shape[1:])
         found = {}
         with one_thread(), torch.no_grad():
             for chosen, way in self.ways(every):
                 found |= dict(zip(chosen, way([every[k] for k in chosen], source, metric).unbind(1), strict=True))
         return torch.stack([found[k] for k in range(len(every))], 1)
 
-    def ways(self, cells: list[tuple[Place, ...]]) -> Iterator[tuple[list[int], Way]]:
+    def fitting(self, name: str, source: Held) -> Tensor:
+        """The source of a site: axes `member` and `batch` of size 1 serve all."""
+        choose("site of this model", name, self.models[0].sites)
+        value = source[choose("site in the source", name, source)]
+        try:
+            return value.expand(len(self.models), len(self.base), *value.shape[2:])
+        except RuntimeError:
+            wanted = f"[{len(self.models)} {len(self.base)} ...], members and sequences of this sweep, or 1"
+            raise ValueError(f"source of {name} has the shape {list(value.shape)}: it must be {wanted}") from None
+
+    def ways(self, cells: list[tuple[Place, ...]]) -> Iterator[tuple[list[int], Method]]:
         """Which cells go together, and how."""
         groups: dict[tuple, list[int]] = {}
         for k, cell in enumerate(cells):
@@ -134,7 +162,7 @@ class Sweep:
         """Cells at a time, from the spec and the memory alone."""
         spec, model, length = self.spec, self.models[0], self.base.tokens.shape[1]
         if way == "one by one":
-            return len(self.base) * 1000
+            return 1_000_000  # one after the other in any case
         heads = max(map(spec.heads_of, range(spec.layers)))
         floats = 8 * spec.d_model + 2 * spec.d_mlp + model.task.outputs + 3 * heads * length
         floats *= len(self.models) * len(self.base) * (1 if way == "reach" else length)
@@ -176,11 +204,14 @@ class Sweep:
     def one_by_one(self, cells: list[tuple[Place, ...]], source: Held, metric: Metric) -> Tensor:
         """One whole pass for each cell and model: slow, and what the other ways are tested against."""
         values = []
-        for member, model in enumerate(self.models):
-            for cell in cells:
+        for cell in cells:
+            passes = []
+            for member, model in enumerate(self.models):
                 edits = [Edit(place.name, replacing(place, source[place.name][member])) for place in cell]
-                values.append(metric(self.reading(model(self.base, edits)[None]))[0])
-        return torch.stack(values).unflatten(0, (len(self.models), len(cells)))
+                whole = inputs([self.base], self.device, model.dtype)
+                passes.append(model.apply(whole, model.tape(self.base, (), edits)))
+            values.append(metric(self.reading(torch.stack(passes))))
+        return torch.stack(values, 1)
 
 
 def replacing(place: Place, source: Tensor) -> Callable[[Tensor, Any], Tensor]:

@@ -19,4 +19,4 @@ def slider(steps: Sequence[int]) -> dict:
 
 def evenly(n: int, most: int) -> np.ndarray:
     """Which of `n` checkpoints are drawn, if `most` may be: the first, the last, and some between."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+    return np.unique(np.linspace(n - 1, 0, min(n, most)).round().astype(int))

@@ -35,12 +35,13 @@ def patching(
     Of more than `most` checkpoints so many are drawn, evenly spaced in their list. One colour scale serves all.
     """
     rows = select(rows, metric, "layer", "step").dropna(subset=["layer"])
-    told = [column for column in ACROSS if column in rows and rows[column].notna().any()]
+    told = [column for column in ACROSS if column in rows and rows[column].notna().any()] or ["layer"]
     across = told[0] if across is None and told else choose("column to draw across", across or "pos", told)
-    down = ["layer", *(column for column in reversed(told) if column != across)]
+    down = [column for column in dict.fromkeys(["layer", *reversed(told)]) if column != across]
     curves(rows, [*down, across], "step")  # one value a cell and step, or an error that says what to choose
     rows = rows.sort_values([*down, across])
-    rows = rows.assign(component=["".join(map(_part, down, values)) for values in rows[down].itertuples(index=False)])
+    named = ["".join(map(_part, down, values)) for values in rows[down].itertuples(index=False)]
+    rows = rows.assign(component=named if down else "whole site")
     steps = sorted(rows["step"].unique())
     steps = [steps[k] for k in evenly(len(steps), most)]
     names, places = list(dict.fromkeys(rows["component"])), list(dict.fromkeys(rows[across]))
@@ -53,7 +54,7 @@ def patching(
     style.dress(
         figure,
         title or f"{metric.capitalize()} of each intervention over training",
-        f"rows: {' and '.join(down)}",
+        f"rows: {' and '.join(down)}" if down else "",
         inner,
         legend=0,
         right=90,

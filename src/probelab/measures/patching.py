@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from probelab.answers import METRICS, kl_from
-from probelab.changes import mean, noise, resample, zero
+from probelab.changes import gaussian, mean, partners, zero
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
 from probelab.measures._pairs import drawn, lots
 from probelab.places import SITES, Place, site_of
 from probelab.subject import Model, Subject
 from probelab.sweep import Sweep
-from synthetic_tasks import Task
+from synthetic_tasks import Batch, Task
 from synthetic_tasks.task import Pairs, choose, require
 
 AXES = ("head", "position", "role", "key", "neuron")
@@ -37,9 +37,10 @@ class Patching:
     clean, corrupt  the metric on both inputs as they are
 
     site    a short name: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z (what a head carries), q, k, v,
-            pattern, attn_scores, post (neurons), ...
+            pattern, attn_scores, post (neurons), ...; a readout has neurons of its own and is left out
     by      what a part is, beside its layer: head, position, role (the positions that the task's facts name, and the
-            one where the answer is read), key (in patterns), neuron. Everything else is changed as a whole
+            one where the answer is read; pairs that have no such position are left out), key (in patterns), neuron.
+            Everything else is changed as a whole
     change  denoise: what the clean input holds, put into the corrupt one (is it enough?); noise: the reverse (is it
             needed?). In the clean input: zero, mean over the pairs, resample (another pair's), gaussian (3 standard
             deviations)
@@ -60,12 +61,13 @@ class Patching:
     version = 1
 
     def __post_init__(self) -> None:
-        choose("site", self.site, SITES)
+        choose("site", self.site, [site for site in SITES if site != "readout"])
         axes = SITES[self.site][1].split()
         for axis in self.by:
             choose("axis of `by`", axis, AXES)
             there = {"position": "pos", "role": "pos"}.get(axis, axis)
             require(there in axes, "by", self.by, f"axes of the site {self.site}: {' '.join(axes)}")
+        require(len(set(self.by)) == len(self.by), "by", self.by, "each axis once")
         require(not {"position", "role"} <= set(self.by), "by", self.by, "position or role, not both")
         choose("change", self.change, CHANGES)
         choose("metric", self.metric, [*METRICS, "kl"])
@@ -77,11 +79,10 @@ class Patching:
         models = iter(subject)
         while group := list(islice(models, TOGETHER)):
             steps, together = zip(*group, strict=True)
-            _, parts = self.cells(together[0], subject.task, pairs)
-            found = self.in_lots(together, pairs, subject.memory)
+            parts, found = self.in_lots(together, pairs, subject.memory)
             for k, step in enumerate(steps):
                 here = dict(step=step, site=self.site, change=self.change)
-                yield from (here | row for row in self.rows(parts, [value[k] for value in found]))
+                yield from (here | row for row in self.rows(parts, found.of(k)))
 
     def cells(self, model: Model, task: Task, pairs: Pairs) -> tuple[list[Place], list[dict[str, Any]]]:
         """Every part of the site in every layer, and its coordinates."""
@@ -108,50 +109,91 @@ class Patching:
                 places.append(Place(self.site, layer, **at))
         return places, coordinates
 
-    def in_lots(self, models: tuple[Model, ...], pairs: Pairs, memory: int) -> list[np.ndarray]:
-        """`effects`, a part of the pairs at a time; a mean and another pair's value need them all at once."""
+    def in_lots(self, models: tuple[Model, ...], pairs: Pairs, memory: int) -> tuple[list[dict[str, Any]], Found]:
+        """The parts, and what was found of all pairs, as many at a time as fit into memory."""
         spec, length = models[0].spec, pairs.clean.tokens.shape[1]
         heads = max(map(spec.heads_of, range(spec.layers)))
-        floats = length * spec.layers * (20 * spec.d_model + 4 * spec.d_mlp + 6 * heads * length)
-        alone = self.change in ("denoise", "noise", "zero")
-        most = max(2, memory // (4 * floats * len(models))) if alone else self.n
+        floats = length * (
+            spec.layers * (20 * spec.d_model + 4 * spec.d_mlp + 6 * heads * length) + models[0].task.outputs
+        )
+        most = max(2, memory // (4 * floats * len(models)))
+        base = pairs.corrupt if self.change == "denoise" else pairs.clean
+        several = [
+            (slice(start, start + most), lot)
+            for start, lot in zip(range(0, self.n, most), lots(pairs, most), strict=True)
+        ]
+        cells, parts = self.cells(models[0], models[0].task, pairs)
+        names = list(dict.fromkeys(cell.name for cell in cells))
+        middle: dict[str, Tensor] = {}
+        if self.change == "mean":
+            for rows, _ in several:
+                held = mean(Sweep(models, base[rows]).hold(base[rows], names))
+                middle = {
+                    name: middle.get(name, 0) + value * (len(base[rows]) / self.n) for name, value in held.items()
+                }
         found = []
-        for lot in lots(pairs, most):
-            cells, _ = self.cells(models[0], models[0].task, lot)
-            found.append(self.effects(models, lot, cells))
-        return [np.concatenate(part, axis=-1) for part in zip(*found, strict=True)]
+        for rows, few in several:
+            found.append(self.effects(models, few, self.cells(models[0], models[0].task, few)[0], base, rows, middle))
+        return parts, Found(*(np.concatenate(part, axis=-1) for part in zip(*found, strict=True)))
 
-    def effects(self, models: tuple[Model, ...], pairs: Pairs, cells: list[Place]) -> list[np.ndarray]:
-        """Of each pair: the effect of each cell `[member cell pair]`, and the metric `[member pair]` on both inputs."""
+    def effects(
+        self,
+        models: tuple[Model, ...],
+        pairs: Pairs,
+        cells: list[Place],
+        every: Batch,
+        rows: slice,
+        middle: dict[str, Tensor],
+    ) -> Found:
+        """What is found of some of the pairs: `rows` of `every`; `middle` is the mean over them all."""
         base, other = (pairs.corrupt, pairs.clean) if self.change == "denoise" else (pairs.clean, pairs.corrupt)
         sweep, reverse = Sweep(models, base, pairs.position), Sweep(models, other, pairs.position)
         names = [cell.name for cell in cells]
-        made = {"zero": zero, "mean": mean, "resample": resample, "gaussian": noise}
-        swap = self.change in ("denoise", "noise")
-        source = sweep.hold(other, names) if swap else made[self.change](sweep.hold(base, names))
+        source = middle
+        if self.change in ("denoise", "noise"):
+            source = sweep.hold(other, names)
+        elif self.change == "resample":
+            source = sweep.hold(every[partners(self.n)[rows]], names)
+        elif self.change in ("zero", "gaussian"):
+            held = sweep.hold(base, names)
+            source = zero(held) if self.change == "zero" else gaussian(held, first=rows.start)
         metric = kl_from(sweep.unedited(lambda logits: logits)) if self.metric == "kl" else METRICS[self.metric](pairs)
         before, there = sweep.unedited(metric), reverse.unedited(metric)
         effect = sweep(cells, source, metric) - before.unsqueeze(1)
         clean, corrupt = (there, before) if self.change == "denoise" else (before, there)
-        return [numbers(value) for value in (effect, clean, corrupt)]
+        has = [np.broadcast_to(0 if cell.pos is None else cell.pos, len(base)) >= 0 for cell in cells]
+        return Found(numbers(effect), numbers(clean), numbers(corrupt), np.broadcast_to(has, effect.shape))
 
-    def rows(self, parts: list[dict[str, Any]], found: list[np.ndarray]) -> Iterator[Row]:
+    def rows(self, parts: list[dict[str, Any]], found: Found) -> Iterator[Row]:
         """Means over pairs of one model."""
-        effect, clean, corrupt = found
-        for metric, values in (("clean", clean), ("corrupt", corrupt)):
+        for metric, values in (("clean", found.clean), ("corrupt", found.corrupt)):
             yield dict(metric=metric, **pooled(values, np.ones(len(values))).row())
-        mean_effect = pooled(effect.T, np.ones((len(clean), 1)))
+        effect = pooled(np.where(found.has, found.effect, 0.0).T, found.has.T)
         for k, part in enumerate(parts):
-            yield dict(metric="effect", **part, **mean_effect.row(k))
+            yield dict(metric="effect", **part, **effect.row(k))
         if self.change not in ("denoise", "noise"):
             return
-        gap = clean - corrupt if self.change == "denoise" else corrupt - clean
+        gap = found.clean - found.corrupt if self.change == "denoise" else found.corrupt - found.clean
         between = pooled(gap, np.ones(len(gap))).row()
         clear = between["lo"] > 0 or between["hi"] < 0
-        recovery = pooled(effect.T, np.broadcast_to(gap[:, None], effect.T.shape))
+        recovery = pooled(np.where(found.has, found.effect, 0.0).T, (found.has * gap).T)
         for k, part in enumerate(parts):
             unknown = dict(value=np.nan, lo=np.nan, hi=np.nan, n=len(gap))
             yield dict(metric="recovery", **part, **(recovery.row(k) if clear else unknown))
+
+
+class Found(NamedTuple):
+    """The effect of each cell on each pair `[member cell pair]`, the metric on both inputs `[member pair]`, and which
+    pairs have a cell's position.
+    """
+
+    effect: np.ndarray
+    clean: np.ndarray
+    corrupt: np.ndarray
+    has: np.ndarray
+
+    def of(self, member: int) -> Found:
+        return Found(*(part[member] for part in self))
 
 
 def position_of(role: str, pairs: Pairs) -> np.ndarray:
