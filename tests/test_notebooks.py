@@ -10,10 +10,28 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 BRIEF = {"STEPS = 1000": "STEPS = 40"}
-THIN = {"01_in_context_learning_from_skew": {"steps // 40": "steps // 8"}}  # fewer checkpoints, where it is brief
+THIN = {  # fewer checkpoints, where it is brief
+    "01_in_context_learning_from_skew": {"steps // 40": "steps // 8"},
+    "02_find_the_circuit": {"STEPS // 40": "STEPS // 8"},
+    "03_probe_with_controls": {"STEPS // 40": "STEPS // 8"},
+}
 CLAIMS = {  # what a notebook prints where its claim was asserted: on recorded rows, or on the run of full length
     "00_quickstart": ("recorded:", "prefix matching: switched", "copy loss: switched"),
     "01_in_context_learning_from_skew": ("ICL, 1,024 classes: switched", "ICL, 64 classes: flat"),
+    "02_find_the_circuit": (
+        "TransformerLens: the same effects",
+        "needed, and yet no effect on the first pairs: a head of layer 0",
+        "edges: tokens go through values, places through keys",
+        "loss on copied tokens: switched",
+        "the circuit: some edges do it all",
+    ),
+    "03_probe_with_controls": (
+        "colour: a trap; copy and before: learned",
+        "before: no information in the untrained net, and nearly all of it in the trained one",
+        "after layer 1: copy is used, before is not",
+        "copy, decodable: switched",
+        "copy: decodable before it is used, by its dates; but the intervals overlap",
+    ),
 }
 
 
