@@ -30,7 +30,7 @@ def test_six_of_one_sign_give_one_in_thirty_two() -> None:
 def test_hand_worked_sign_flip() -> None:
     """Gaps 3 2 -1 sum to 4; of the 8 patterns 6, 4, -4 and -6 are as far out: 4/8."""
     assert sign_flip(np.array([3.0, 2.0, -1.0])) == pytest.approx(0.5)
-    assert sign_flip(np.zeros(3)) == 1 and np.isnan(sign_flip(np.array([])))
+    assert sign_flip(np.zeros(3)) == sign_flip(np.array([0.4])) == 1 and np.isnan(sign_flip(np.array([])))
 
 
 def test_a_gap_is_in_decades_and_paired() -> None:

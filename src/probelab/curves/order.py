@@ -98,8 +98,8 @@ def verdict(least: np.ndarray, most: np.ndarray) -> dict[str, Any]:
 
 def sign_flip(gaps: np.ndarray) -> float:
     """Two-sided p of the mean of `gaps` `[n]` among all their sign patterns, or 65,536 of them."""
-    if not len(gaps):
-        return np.nan
+    if len(gaps) < 2:  # the two patterns of one pair are as far from no gap: 2/2
+        return 1.0 if len(gaps) else np.nan
     rng = stream("curves", "sign flip")
     test = permutation_test((gaps,), np.mean, permutation_type="samples", n_resamples=2**16, vectorized=True, rng=rng)
     return float(test.pvalue)
