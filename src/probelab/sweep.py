@@ -100,9 +100,15 @@ class Sweep:
         """The metric on the base as it is, `[member batch]`."""
         if not self.plain or self.read is None:
             return metric(self.reading(self.held("logits")[0]))
+        (logits,) = self.once("logits where they are read", self.answers)
+        return metric(logits)
+
+    def answers(self) -> tuple[Tensor]:
+        """Logits of the base where they are read, `[member batch vocab]`."""
+        assert self.read is not None
         with one_thread(), torch.no_grad():
             (resid,) = self.held(f"blocks.{self.spec.layers - 1}.hook_resid_pre")
-            return metric(readout(self.spec, self.params, self.last(resid, self.read)))
+            return (readout(self.spec, self.params, self.last(resid, self.read)),)
 
     def reading(self, value: Tensor) -> Tensor:
         """The part of `[member batch pos ...]` that the metric reads."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from torch import Tensor
+
 from probelab.subject import Subject
 from synthetic_tasks import stream
 from synthetic_tasks.task import Pairs, choose
@@ -26,3 +29,8 @@ def lots(pairs: Pairs, size: int) -> Iterator[Pairs]:
         rows = slice(start, start + size)
         clean, corrupt, position, answer, foil = pairs
         yield Pairs(clean[rows], corrupt[rows], position[rows], answer[rows], foil[rows])
+
+
+def numbers(value: Tensor) -> np.ndarray:
+    """float64, as the estimates want it."""
+    return value.double().cpu().numpy()

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from probelab import paths
 from probelab.answers import logit_difference
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots
+from probelab.measures._pairs import drawn, lots, numbers
 from probelab.subject import Model, Subject
 from synthetic_tasks.task import Pairs, require
 
@@ -65,8 +64,4 @@ class Edges:
         base, source = (pairs.clean, pairs.corrupt) if self.noising else (pairs.corrupt, pairs.clean)
         alone = paths.edge_effects([model], base, source, metric, pairs.position)[0]
         before, after = (metric(model(batch)[rows, pairs.position]) for batch in (base, source))
-        return np.concatenate([double(alone).T, double(after - before)[:, None]], axis=1)
-
-
-def double(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+        return np.concatenate([numbers(alone).T, numbers(after - before)[:, None]], axis=1)

@@ -14,7 +14,7 @@ from probelab.answers import METRICS, kl_from
 from probelab.changes import gaussian, mean, partners, zero
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots
+from probelab.measures._pairs import drawn, lots, numbers
 from probelab.places import SITES, Place, site_of
 from probelab.subject import Model, Subject
 from probelab.sweep import Sweep
@@ -201,7 +201,3 @@ def position_of(role: str, pairs: Pairs) -> np.ndarray:
     if role == "answer":
         return pairs.position
     return pairs.clean.facts[role][np.arange(len(pairs.position)), pairs.position]
-
-
-def numbers(value: Tensor) -> np.ndarray:
-    return value.double().cpu().numpy()
