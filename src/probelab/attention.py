@@ -25,7 +25,7 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
         q = tape(f"{here}.hook_rot_q", rotate(q, spec.base))
         k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
     q, k, v = (part.transpose(2, 3) for part in (q, k, v))
-    scale = spec.head_size(layer) ** -0.5 if spec.scaled else 1.0
+    scale = spec.score_scale(layer)
     inner = (f"{here}.hook_attn_scores", f"{here}.hook_pattern")
     if spec.attention == "fused" and spec.positions != "relative" and spec.dropout == 0 and not tape.wants(*inner):
         rows = [part.flatten(0, 1) for part in (q, k, v)]
@@ -73,8 +73,7 @@ def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at
     if spec.positions == "relative":
         by_offset = torch.einsum("mbshe,mhoe->mbsho", q, p[f"blocks.{layer}.attn.W_rel"])
         scores = scores + by_offset.gather(-1, behind.clamp(min=0)[:, None, None].expand_as(scores))
-    scale = spec.head_size(layer) ** -0.5 if spec.scaled else 1.0
-    return (scores * scale).masked_fill((behind < 0)[:, None, None], -torch.inf)
+    return (scores * spec.score_scale(layer)).masked_fill((behind < 0)[:, None, None], -torch.inf)
 
 
 def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:

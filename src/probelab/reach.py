@@ -166,7 +166,7 @@ class Way:
         scores = q @ k.mT
         if self.spec.positions == "relative":
             scores = scores + relative_scores(q, self.weight("attn.W_rel"))
-        return torch.add(future(self.length, q.dtype, q.device), scores, alpha=self.scale(self.layer))
+        return torch.add(future(self.length, q.dtype, q.device), scores, alpha=self.spec.score_scale(self.layer))
 
     def entering(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Stream, query, key and value of a layer (the last, by default) there, from its stream `x` there."""
@@ -225,10 +225,7 @@ class Way:
         if self.spec.positions == "relative":
             offsets = self.weight("attn.W_rel", self.last if layer is None else layer)  # [member head offset d_head]
             scores = scores + (q * offsets[:, :, behind.clamp(min=0)].movedim(1, -2)).sum(-1)
-        return scores * self.scale(self.last if layer is None else layer)
-
-    def scale(self, layer: int) -> float:
-        return self.spec.head_size(layer) ** -0.5 if self.spec.scaled else 1.0
+        return scores * self.spec.score_scale(self.last if layer is None else layer)
 
     @property
     def reaches(self) -> Tensor:

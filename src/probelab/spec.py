@@ -96,6 +96,10 @@ class Transformer:
         """Size of a head in a layer."""
         return self.d_head or self.d_model // self.heads_of(layer)
 
+    def score_scale(self, layer: int) -> float:
+        """What scores are multiplied by: 1 / sqrt(d_head), or 1."""
+        return self.head_size(layer) ** -0.5 if self.scaled else 1.0
+
 
 @dataclass(frozen=True)
 class Recurrent:
