@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from synthetic_tasks.episodes import as_batch, in_bursts, normal, relabelled, remembered, renewed, trained
+from synthetic_tasks.episodes import (
+    another_label,
+    another_place,
+    as_batch,
+    in_bursts,
+    normal,
+    relabelled,
+    remembered,
+    renewed,
+    trained,
+)
 from synthetic_tasks.skew import burstiness, cumulative, fit_zipf, zipf
 from synthetic_tasks.strategies import onehot
 from synthetic_tasks.task import Array, Batch, Pairs, Task, choose, require, stream
@@ -74,7 +84,7 @@ class Classification(Task):
     name = "classification"
     version = 2
     splits = ("train", "icl", "icl2", "swap", "flip", "relabel", "iwl", "iwl_common", "iwl_rare", "ciwl")
-    kinds = ("label",)
+    kinds = ("label", "item")
     roles = ("item", "label")
     facts = {
         "classes": "[batch item] class of each item, the query's last; K and up: new ones (vectors: of this sequence)",
@@ -284,20 +294,14 @@ class Classification(Task):
         return found
 
     def pairs(self, rng: np.random.Generator, n: int, kind: str | None = None) -> Pairs:
-        """New classes, one example each; in the corrupt sequence the one of the query's class has another label."""
-        choose("kind of pairs of classification", kind or self.kinds[0], self.kinds)
-        drawn = renewed(self, rng, in_bursts(self, rng, n, 1, self.examples, False), 1)
-        at = (drawn.classes[:, :-1] == drawn.classes[:, -1:]).argmax(axis=1)
-        answer, labels, rows = drawn.labels[:, -1], drawn.labels.copy(), np.arange(n)
-        liking = rng.random((n, self.outputs)) - onehot(labels, self.outputs).any(
-            axis=1
-        )  # rather one that is not there
-        liking[rows, answer] = -2
-        labels[rows, at] = labels[:, -1] = foil = liking.argmax(axis=1)
-        clean = as_batch(self, rng, drawn)
-        other = as_batch(self, rng, drawn._replace(labels=labels), clean.facts["exemplars"])
-        corrupt = Batch(other.tokens, other.targets, clean.vectors, other.facts)
-        return Pairs(clean, corrupt, np.full(n, self.context - 1), answer, foil)
+        """New classes, one example each; the corrupt sequence calls for another label.
+
+        clean    A 1  B 2  C 3  A -> 1
+        label    A 9  B 2  C 3  A -> 9    the label beside the query's class is another one
+        item     B 1  A 2  C 3  A -> 2    the item of its class has changed places with one of another label
+        """
+        changed = {"label": another_label, "item": another_place}
+        return changed[choose("kind of pairs of classification", kind or self.kinds[0], self.kinds)](self, rng, n)
 
     def chance(self, split: str = "train") -> float:
         """Two-way splits are scored within the labels of the context."""

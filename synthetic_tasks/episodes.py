@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from synthetic_tasks.skew import bursts, cumulative, draw_distinct, invert
-from synthetic_tasks.task import Array, Batch
+from synthetic_tasks.strategies import onehot
+from synthetic_tasks.task import Array, Batch, Pairs, join
 
 if TYPE_CHECKING:
     from synthetic_tasks.classification import Classification
@@ -260,3 +261,49 @@ def shared(values: Array, code: Array) -> Array:
     n, items, dim = values.shape
     first = (code[:, :, None] == code[:, None, :]).argmax(axis=2) + items * np.arange(n)[:, None]
     return values.reshape(n * items, dim).take(first, axis=0)
+
+
+def one_each(task: Classification, rng: np.random.Generator, n: int) -> tuple[Drawn, Array]:
+    """Sequences of new classes with one example each, and which of their items is of the query's class, `[batch]`."""
+    drawn = renewed(task, rng, in_bursts(task, rng, n, 1, task.examples, False), 1)
+    return drawn, (drawn.classes[:, :-1] == drawn.classes[:, -1:]).argmax(axis=1)
+
+
+def another_label(task: Classification, rng: np.random.Generator, n: int) -> Pairs:
+    """Pairs that differ in the label beside the item of the query's class."""
+    drawn, at = one_each(task, rng, n)
+    answer, labels, rows = drawn.labels[:, -1], drawn.labels.copy(), np.arange(n)
+    present = onehot(labels, task.outputs).any(axis=1)
+    liking = rng.random((n, task.outputs)) - present  # rather one that is not there
+    liking[rows, answer] = -2
+    labels[rows, at] = labels[:, -1] = foil = liking.argmax(axis=1)
+    clean = as_batch(task, rng, drawn)
+    other = as_batch(task, rng, drawn._replace(labels=labels), clean.facts["exemplars"])
+    corrupt = Batch(other.tokens, other.targets, clean.vectors, other.facts)
+    return Pairs(clean, corrupt, np.full(n, task.context - 1), answer, foil)
+
+
+def another_place(task: Classification, rng: np.random.Generator, n: int) -> Pairs:
+    """Pairs in which the item of the query's class has changed places with one that has another label."""
+    found: list[Pairs] = []
+    for _ in range(100):
+        drawn, at = one_each(task, rng, n)
+        clean = as_batch(task, rng, drawn)
+        free = drawn.labels[:, :-1] != drawn.labels[:, -1:]
+        other = np.where(free, rng.random(free.shape), -1).argmax(axis=1)
+        rows = np.flatnonzero(free.any(axis=1))
+        order = np.tile(np.arange(task.examples + 1), (n, 1))
+        order[rows, at[rows]], order[rows, other[rows]] = other[rows], at[rows]
+        classes, exemplars = (np.take_along_axis(clean.facts[name], order, 1) for name in ("classes", "exemplars"))
+        labels = np.concatenate([drawn.labels[:, :-1], drawn.labels[np.arange(n), other][:, None]], axis=1)
+        moved = as_batch(task, rng, drawn._replace(classes=classes, labels=labels), exemplars)
+        vectors = clean.vectors
+        if vectors is not None:
+            vectors = vectors.copy()
+            vectors[:, ::2] = np.take_along_axis(vectors[:, ::2], order[..., None], axis=1)
+        last = np.full(n, task.context - 1)
+        corrupt = Batch(moved.tokens, moved.targets, vectors, moved.facts)
+        found.append(Pairs(clean[rows], corrupt[rows], last[rows], drawn.labels[rows, -1], labels[rows, -1]))
+        if sum(len(pairs.answer) for pairs in found) >= n:
+            return join(found, n)
+    raise ValueError(f"no pairs of kind 'item' at examples = {task.examples}: all items of a sequence have one label")

@@ -53,7 +53,7 @@ class Repeats(Task):
 
     name = "repeats"
     splits = ("train", "test", "repeated", "plain")
-    kinds = ("copy",)
+    kinds = ("copy", "match")
     roles = ("source", "match")
     ranked = True
     facts = {
@@ -236,35 +236,62 @@ class Repeats(Task):
         return np.where(starts.any(axis=1)[..., None], self.marginal, spoken)
 
     def pairs(self, rng: np.random.Generator, n: int, kind: str | None = None) -> Pairs:
-        """Another token at one place of the segment, in all its occurrences: both are proper sequences of the task.
+        """Sequences that call for another token at the position asked about, where the present token stood once before.
 
-        Up to the position asked about they differ in one token, the source, by `answer` and `foil`; the present token
-        occurred exactly once before, so that induction is in no doubt.
+            clean    7 A . . 3 B . . 7 -> A
+            copy     7 B . . 3 B . . 7 -> B    what is to be copied: another token at one place of the segment
+            match    3 A . . 7 B . . 7 -> B    where it stands: the present token and another one change places
+
+        Both are proper sequences of the task (match: up to the target, and where the language is uniform).
         """
-        choose("kind of pairs of repeats", kind or self.kinds[0], self.kinds)
+        corrupted = {"copy": self._copying, "match": self._matching}[
+            choose("kind of pairs of repeats", kind or self.kinds[0], self.kinds)
+        ]
         found: list[Pairs] = []
         for _ in range(100):
             clean = self.sample(rng, 256, "repeated")
-            match, source = clean.facts["match"], clean.facts["source"]
+            match = clean.facts["match"]
             before = latest(clean.tokens)
             once = np.take_along_axis(before, np.maximum(match, 0), axis=1) < 0
             good = (match >= 0) & (before == match) & once
             at = np.where(good, rng.random(good.shape), -1).argmax(axis=1)
             rows = np.flatnonzero(good[np.arange(len(clean)), at])
-            at, clean = at[rows], clean[rows]
-            now, answer = clean.tokens[np.arange(len(rows)), at], clean.targets[np.arange(len(rows)), at]
-            race = _log(self.marginal) + rng.gumbel(size=(len(rows), self.tokens))
-            ids = np.arange(self.tokens)
-            foil = np.where((ids == now[:, None]) | (ids == answer[:, None]), -np.inf, race).argmax(axis=1)
-            segment = clean.facts["segment"]
-            inside = source[rows, at] - segment[:, 0]
-            symbols = np.concatenate([clean.tokens, clean.targets[:, -1:]], axis=1)
-            np.put_along_axis(symbols, segment + inside[:, None], foil[:, None], axis=1)
-            corrupt = self._batch(symbols, segment, clean.facts["size"], clean.facts["language"])
-            found.append(Pairs(clean, corrupt, at, answer, foil))
+            found.append(corrupted(rng, clean[rows], at[rows]))
             if sum(len(pairs.answer) for pairs in found) >= n:
                 return join(found, n)
         raise ValueError(f"no pairs of repeats at tokens = {self.tokens}, zipf = {self.zipf}: every token came before")
+
+    def _copying(self, rng: np.random.Generator, clean: Batch, at: Array) -> Pairs:
+        """Another token at the source, and at its place in all occurrences of the segment."""
+        rows = np.arange(len(clean))
+        now, answer, segment = clean.tokens[rows, at], clean.targets[rows, at], clean.facts["segment"]
+        race = _log(self.marginal) + rng.gumbel(size=(len(clean), self.tokens))
+        ids = np.arange(self.tokens)
+        foil = np.where((ids == now[:, None]) | (ids == answer[:, None]), -np.inf, race).argmax(axis=1)
+        inside = clean.facts["source"][rows, at] - segment[:, 0]
+        symbols = np.concatenate([clean.tokens, clean.targets[:, -1:]], axis=1)
+        np.put_along_axis(symbols, segment + inside[:, None], foil[:, None], axis=1)
+        corrupt = self._batch(symbols, segment, clean.facts["size"], clean.facts["language"])
+        return Pairs(clean, corrupt, at, answer, foil)
+
+    def _matching(self, rng: np.random.Generator, clean: Batch, at: Array) -> Pairs:
+        """The present token where another one stood, which something else follows; that one where the present stood."""
+        rows, place = np.arange(len(clean)), np.arange(self.length)
+        match, follows = clean.facts["match"][rows, at], clean.targets
+        apart = (place < at[:, None] - 1) & (abs(place - match[:, None]) > 1)
+        free = apart & (follows != clean.targets[rows, at, None])
+        other = np.where(free, rng.random(free.shape), -1).argmax(axis=1)
+        rows = np.flatnonzero(free[rows, other])
+        clean, at, match, other = clean[rows], at[rows], match[rows], other[rows]
+        rows = np.arange(len(rows))
+        answer, foil = clean.targets[rows, at], clean.targets[rows, other]
+        symbols = np.concatenate([clean.tokens, clean.targets[:, -1:]], axis=1)
+        symbols[rows, match], symbols[rows, other] = symbols[rows, other], symbols[rows, match]
+        symbols[rows, at + 1] = foil
+        segment = np.full_like(clean.facts["segment"], -1)
+        segment[:, 0], segment[:, 1] = other, at  # all that is repeated here is two tokens
+        corrupt = self._batch(symbols, segment, np.full(len(rows), 2), clean.facts["language"])
+        return Pairs(clean, corrupt, at, answer, foil)
 
     def show(self) -> str:
         """One sequence of the world's own stream, with the facts below it, at most 128 positions of it."""

@@ -524,6 +524,31 @@ def test_pairs_differ_in_the_label_of_the_query_s_like(task: Classification):
     assert pairs.clean.vectors is None or np.array_equal(pairs.clean.vectors, pairs.corrupt.vectors)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("task", [REDDY, SYMBOLS, SINGH, Classification(labels=2, examples=2, burst=1)])
+def test_item_pairs_swap_the_query_s_like_with_an_item_of_another_label(task: Classification):
+    pairs = task.pairs(stream("pairs"), 100, "item")
+    source, rows = pairs.clean.facts["label"][:, -1], np.arange(100)
+    other = pairs.corrupt.facts["label"][:, -1]
+    labels = pairs.clean.tokens[:, 1::2]
+    assert np.array_equal(labels, pairs.corrupt.tokens[:, 1::2]) and (source != other).all()
+    assert (pairs.clean.tokens[rows, source] == pairs.answer).all()
+    assert (pairs.clean.tokens[rows, other] == pairs.foil).all() and (pairs.answer != pairs.foil).all()
+    swapped = np.tile(np.arange(task.context), (100, 1))
+    swapped[rows, source - 1], swapped[rows, other - 1] = other - 1, source - 1
+    for held in ("tokens", "vectors"):
+        clean, corrupt = getattr(pairs.clean, held), getattr(pairs.corrupt, held)
+        assert clean is None or np.array_equal(clean[rows[:, None], swapped], corrupt)
+    items = pairs.clean.tokens if pairs.clean.vectors is None else pairs.clean.vectors
+    assert (items[rows, source - 1] != items[rows, other - 1]).reshape(100, -1).any(axis=1).all()
+    for lot, called in ((pairs.clean, pairs.answer), (pairs.corrupt, pairs.foil)):
+        assert (task.oracles(lot)["icl"][:, -1].argmax(axis=1) == called).all() and lot.facts["answerable"].all()
+
+
+def test_item_pairs_need_two_labels():
+    with pytest.raises(ValueError, match="examples = 1: all items of a sequence have one label"):
+        Classification(examples=1, burst=1, bursting=None).pairs(stream("pairs"), 4, "item")
+
+
 @pytest.mark.parametrize(
     ("dials", "message"),
     [

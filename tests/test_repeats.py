@@ -164,6 +164,25 @@ def test_pairs_differ_in_the_source_and_in_nothing_else_that_was_read(task):
         assert ((lot.tokens == lot.tokens[rows, at, None]) & read).sum(axis=1).max() == 2
 
 
+@pytest.mark.parametrize("task", [Repeats(), Repeats(copies=4), Repeats(language="bigram", zipf=1.0)])
+def test_match_pairs_exchange_the_present_token_s_place_and_that_of_another(task):
+    pairs = task.pairs(stream("pairs"), 60, "match")
+    rows, at = np.arange(60), pairs.position
+    read = np.arange(task.length) <= at[:, None]
+    match, other = (lot.facts["match"][rows, at] for lot in (pairs.clean, pairs.corrupt))
+    now = pairs.clean.tokens[rows, at]
+    for lot, here, called in ((pairs.clean, match, pairs.answer), (pairs.corrupt, other, pairs.foil)):
+        assert (lot.tokens[rows, here] == now).all() and (lot.tokens[rows, here + 1] == called).all()
+        assert (lot.targets[rows, at] == called).all() and (lot.facts["source"][rows, at] == here + 1).all()
+        assert (task.oracles(lot)["induction"][rows, at].argmax(axis=1) == called).all()
+        assert ((lot.tokens == now[:, None]) & read).sum(axis=1).tolist() == [2] * 60
+    differs = (pairs.clean.tokens != pairs.corrupt.tokens) & read
+    assert (differs.sum(axis=1) == 2).all() and differs[rows, match].all() and differs[rows, other].all()
+    assert (pairs.corrupt.tokens[rows, match] == pairs.clean.tokens[rows, other]).all()
+    assert ((pairs.corrupt.facts["match"] >= 0).sum(axis=1) == 1).all()  # nothing else is repeated on purpose
+    assert (pairs.answer != pairs.foil).all()
+
+
 def test_olsson_2022_repeats_25_tokens_4_times():
     lot = batch(preset(Repeats, "olsson2022"), 0, 0, n=3)
     symbols = np.concatenate([lot.tokens, lot.targets[:, -1:]], axis=1).reshape(3, 4, 25)
