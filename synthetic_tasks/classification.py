@@ -9,17 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from synthetic_tasks.episodes import (
-    another_label,
-    another_place,
-    as_batch,
-    in_bursts,
-    normal,
-    relabelled,
-    remembered,
-    renewed,
-    trained,
-)
+from synthetic_tasks.episodes import PAIRS, as_batch, in_bursts, normal, relabelled, remembered, renewed, trained
 from synthetic_tasks.skew import burstiness, cumulative, fit_zipf, zipf
 from synthetic_tasks.strategies import onehot
 from synthetic_tasks.task import Array, Batch, Pairs, Task, choose, require, stream
@@ -84,7 +74,7 @@ class Classification(Task):
     name = "classification"
     version = 2
     splits = ("train", "icl", "icl2", "swap", "flip", "relabel", "iwl", "iwl_common", "iwl_rare", "ciwl")
-    kinds = ("label", "item")
+    kinds = tuple(PAIRS)
     roles = ("item", "label")
     facts = {
         "classes": "[batch item] class of each item, the query's last; K and up: new ones (vectors: of this sequence)",
@@ -300,8 +290,7 @@ class Classification(Task):
         label    A 9  B 2  C 3  A -> 9    the label beside the query's class is another one
         item     B 1  A 2  C 3  A -> 2    the item of its class has changed places with one of another label
         """
-        changed = {"label": another_label, "item": another_place}
-        return changed[choose("kind of pairs of classification", kind or self.kinds[0], self.kinds)](self, rng, n)
+        return PAIRS[choose("kind of pairs of classification", kind or self.kinds[0], self.kinds)](self, rng, n)
 
     def chance(self, split: str = "train") -> float:
         """Two-way splits are scored within the labels of the context."""

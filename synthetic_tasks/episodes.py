@@ -307,3 +307,6 @@ def another_place(task: Classification, rng: np.random.Generator, n: int) -> Pai
         if sum(len(pairs.answer) for pairs in found) >= n:
             return join(found, n)
     raise ValueError(f"no pairs of kind 'item' at examples = {task.examples}: all items of a sequence have one label")
+
+
+PAIRS = {"label": another_label, "item": another_place}

@@ -30,6 +30,9 @@ class Planted(Subject):
     def __iter__(self) -> Iterator[tuple[int, Model]]:
         yield from zip(self.steps, self.models, strict=True)
 
+    def model(self, step: int) -> Model:
+        return dict(self)[step]
+
 
 class Oracle(Model):
     """A 'model' that says what an oracle of its task says, or the truth."""

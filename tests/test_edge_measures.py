@@ -116,6 +116,13 @@ def test_the_complement_does_the_rest_and_random_edges_nothing(born: pd.DataFram
     assert (chance["value"] < 0.05).all() and (chance["n"] == 9).all()
 
 
+def test_others_that_stand_in_for_the_circuit_make_it_incomplete(born: pd.DataFrame):
+    """What its other half writes is there whatever is taken from the circuit: so much does the circuit not explain."""
+    apart = pick(born, metric="incompleteness")
+    np.testing.assert_allclose(apart["value"], 160 * (1 - WEIGHTS), atol=0.1)
+    assert (apart["n"] == 10).all()
+
+
 def test_the_circuit_stands_in_rows_and_every_edge_of_it_is_needed(born: pd.DataFrame):
     drops = pick(born, metric="edge_drop", step=STEPS[-1])
     assert set(zip(drops["sender"], drops["receiver"], strict=True)) == {("embed", "1.0 v"), ("1.0", "logits")}

@@ -47,6 +47,7 @@ FREE = {
     "receiver",
     "edges",
     "found_at",
+    "trained_at",
     "sender_layer",
     "sender_head",
 }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Patching,
         Patterns,
         Probe,
+        Ready,
         Strategy,
         Use,
     )
@@ -69,6 +70,7 @@ HOMES = {
         "Patching",
         "Patterns",
         "Probe",
+        "Ready",
         "Strategy",
         "Use",
     ),
@@ -105,6 +107,7 @@ __all__ = [
     "Place",
     "PreviousToken",
     "Probe",
+    "Ready",
     "RNN",
     "Run",
     "Spec",

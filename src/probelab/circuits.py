@@ -175,6 +175,12 @@ def random_circuits(circuit: Array, count: int, *address: str | int) -> Array:
     return rng.permuted(np.tile(np.asarray(circuit, bool), (count, 1)), axis=1)
 
 
+def random_subsets(circuit: Array, count: int, *address: str | int) -> Array:
+    """Halves of a circuit, each edge with probability 1/2, bool `[count edge]`: what to take away from it."""
+    rng = stream("subsets", *address)
+    return np.asarray(circuit, bool) & (rng.random((count, len(circuit))) < 0.5)
+
+
 def named(graph: Sequence[Edge], circuit: Array) -> list[str]:
     """A circuit's edges as text, such as "0.1 -> 1.0 k"."""
     return [" -> ".join(edge.names) for edge, inside in zip(graph, circuit, strict=True) if inside]

@@ -29,6 +29,7 @@ WHOLE = {
     "pos",
     "key",
     "found_at",
+    "trained_at",
     "sender_layer",
     "sender_head",
 }

@@ -18,6 +18,7 @@ from probelab.spec import Transformer
 from probelab.train import one_thread
 from probelab.weights import Params
 from synthetic_tasks import Batch, Task, batch, stream
+from synthetic_tasks.task import require
 
 MEMORY = 2 << 30  # bytes of activations at a time, at most
 CACHE = 64 << 20  # on a CPU larger chunks only miss the cache: 2.8 times slower at T = 100
@@ -199,7 +200,17 @@ class Subject:
 
     def __iter__(self) -> Iterator[tuple[int, Model]]:
         for step in self.steps:
-            yield step, self.run.model(step, memory=self.memory, device=self.device)
+            yield step, self.model(step)
+
+    def model(self, step: int) -> Model:
+        """The model at a kept step, which need not be one of those to measure."""
+        return self.run.model(step, memory=self.memory, device=self.device)
+
+    def kept(self, at: int | None) -> int:
+        """The step `at`, if it is kept; the last one kept, if None."""
+        known, last = self.run.steps, max(self.run.steps)
+        require(at is None or at in known, "at", at, f"a kept step, such as {last}")
+        return last if at is None else at
 
     def batch(self, n: int, split: str = "train") -> Batch:
         """`n` sequences of a split that training never sees; the same at every step, paired across runs of one seed."""

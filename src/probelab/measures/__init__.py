@@ -18,6 +18,7 @@ from probelab.measures.norms import Norms
 from probelab.measures.patching import Patching
 from probelab.measures.patterns import Patterns
 from probelab.measures.probe import Probe
+from probelab.measures.ready import Ready
 from probelab.measures.strategy import Strategy
 from probelab.measures.use import Use
 
@@ -34,6 +35,7 @@ MEASURES: dict[str, type] = {
     "patching": Patching,
     "edges": Edges,
     "faithful": Faithful,
+    "ready": Ready,
     "probe": Probe,
     "use": Use,
     "lens": Lens,
@@ -60,6 +62,7 @@ __all__ = [
     "Patching",
     "Patterns",
     "Probe",
+    "Ready",
     "Strategy",
     "Use",
 ]
