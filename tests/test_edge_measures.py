@@ -26,7 +26,7 @@ from synthetic_tasks import Classification, Markov, Repeats, Task, stream
 SHORT = Repeats(tokens=12, length=12)
 TASKS = [Markov(length=16), SHORT, Classification(classes=16, labels=8, dim=8)]
 MEASURES = [Edges(12), Edges(12, noising=True), Faithful(12, random=4)]
-FREE = {"sender", "receiver", "edges", "found_at"}
+FREE = {"sender", "receiver", "edges", "found_at", "pairs"}
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

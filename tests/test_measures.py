@@ -47,6 +47,7 @@ FREE = {
     "receiver",
     "edges",
     "found_at",
+    "pairs",
     "trained_at",
     "sender_layer",
     "sender_head",

@@ -41,18 +41,19 @@ def mute(params: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "ready"),
     [
-        (blind(0), {"looks 0": False, "looks 1": True, "says": True}),
-        (blind(1), {"looks 0": True, "looks 1": False, "says": True}),
-        (mute, {"looks 0": True, "looks 1": True, "says": False}),
+        (blind(0), {"looks 0": False, "looks 1": True, "given 0": True, "given 1": True}),
+        (blind(1), {"looks 0": True, "looks 1": False, "given 0": False, "given 1": True}),
+        (mute, {"looks 0": True, "looks 1": True, "given 0": False, "given 1": False}),
     ],
     ids=["no previous token", "no match", "no copy"],
 )
 def test_a_broken_part_is_not_ready_and_the_others_are(change, ready: dict[str, bool]):
     trained = induction(TASK)
-    rows = table(Ready(n=24), Planted(TASK, broken(change), trained, model=trained.spec))
+    rows = table(Ready("logit_difference", n=24), Planted(TASK, broken(change), trained, model=trained.spec))
     first = rows[rows["step"] == 0]
     found = {f"looks {layer}": value(first, metric="looks", layer=layer) for layer in (0, 1)}
-    found["says"] = value(first, metric="says", layer=None)
+    found["given 1"] = value(first, metric="given", layer=1)
+    found["given 0"] = value(first, metric="given", layer=0)
     whole = value(first, metric="trained", layer=None)
     assert whole > 0.9 * WHOLE and set(rows["trained_at"]) == {1}
     for part, there in ready.items():
@@ -66,11 +67,11 @@ def test_several_layers_are_given_in_turn():
     """A layer is judged with the trained patterns of the layers before it, not of those behind."""
     trained = induction(TASK)
     both = broken(lambda params: (blind(0)(params), blind(1)(params)))  # type: ignore[arg-type, func-returns-value]
-    rows = table(Ready(n=24), Planted(TASK, both, trained, model=trained.spec))
+    rows = table(Ready("logit_difference", n=24), Planted(TASK, both, trained, model=trained.spec))
     whole = value(rows, step=0, metric="trained")
     assert value(rows, step=0, metric="looks", layer=0) < 0.6 * whole
     assert value(rows, step=0, metric="looks", layer=1) < 0.6 * whole
-    assert value(rows, step=0, metric="says") == pytest.approx(whole, rel=1e-3)
+    assert value(rows, step=0, metric="given", layer=1) == pytest.approx(whole, rel=1e-3)
 
 
 def test_every_task_with_pairs_and_any_chunk():

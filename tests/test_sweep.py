@@ -70,11 +70,30 @@ def test_every_way_gives_what_one_pass_a_cell_gives(name: str):
         source = sweep.hold(pairs.clean, [cell.name for cell in cells])
         found, wanted = sweep(cells, source, metric), sweep.one_by_one([(cell,) for cell in cells], source, metric)
         assert (found - wanted).abs().max() < 1e-9, site
+        rows = sweep.hold(pairs.clean, source, sweep.read)
+        assert (sweep(cells, rows, metric) - wanted).abs().max() < 1e-9, site
         taken[site] = {sweep.kind((cell,))[0] for cell in cells}, (wanted - before[:, None]).abs().max().item()
     ways = {"reach", "ripple"} if spec.layers > 1 else {"reach"}
     assert all(ways <= way for site, (way, _) in taken.items() if site in ("z", "q", "k", "v", "pattern", "attn_out"))
     assert all("onward" in way for site, (way, _) in taken.items() if site in ("embed", "pre", "mlp_in", "k_input"))
     assert sum(effect > 0.01 for _, effect in taken.values()) > 10  # what agrees is not all zero
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_one_row_holds_is_that_row_of_all(name: str):
+    """At every site: one row of the last layer where it is not read itself, and everything elsewhere."""
+    pairs, spec = TASK.pairs(stream("row"), 5), SPECS[name]
+    sweep = Sweep(models(spec), pairs.corrupt, pairs.position)
+    cells = {cell.name: cell for site in SITES for cell in everywhere(spec, site, sweep.models[0].sites, pairs)}
+    alone, narrow = sweep.hold(pairs.clean, cells, sweep.read), set()
+    for site, whole in sweep.hold(pairs.clean, cells).items():
+        axis = 2 + cells[site].axes.index("pos")
+        if alone[site].shape != whole.shape:
+            whole, _ = sweep.reading(whole.movedim(axis, 2)).unsqueeze(2).movedim(2, axis), narrow.add(site)
+        assert torch.allclose(alone[site], whole, rtol=0, atol=1e-12), site
+    last = f"blocks.{spec.layers - 1}"
+    assert {f"{last}.attn.hook_z", f"{last}.attn.hook_result", f"{last}.hook_resid_post", "logits"} <= narrow
+    assert not {f"{last}.{name}" for name in ("hook_resid_pre", "hook_q_input", "attn.hook_k", "attn.hook_v")} & narrow
 
 
 def test_a_metric_may_read_every_position():

@@ -37,7 +37,12 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
             scores = scores + relative_scores(q, p[f"{here}.W_rel"])
         scores = tape(inner[0], torch.add(future(q.shape[-2], q.dtype, q.device), scores, alpha=scale))
         z = drop(inner[1], tape(inner[1], scores.softmax(-1))) @ v
-    z = tape(f"{here}.hook_z", z.transpose(2, 3))
+    return write(spec, layer, p, tape(f"{here}.hook_z", z.transpose(2, 3)), tape)
+
+
+def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Tensor:
+    """What heads write to the residual stream, from what they carry: `z [member batch pos head d_head]`."""
+    here = f"blocks.{layer}.attn"
     out, bias = p[f"{here}.W_O"], p.get(f"{here}.b_O")
     if tape.wants(f"{here}.hook_result"):
         written = tape(f"{here}.hook_result", by_head(z, out, z.shape[-2]))
@@ -45,22 +50,30 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
     return linear(z.flatten(-2), out, bias)
 
 
-def attend_at(spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor) -> Tensor:
-    """The same at one position of each sequence, `at [batch]`: `x [member batch pos d_model]` -> `[member batch d]`."""
-    here, rows, heads = f"blocks.{layer}.attn", torch.arange(len(at)), spec.heads_of(layer)
+def attend_at(spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor, tape: Tape) -> Tensor:
+    """The same where one position of each sequence asks, `at [batch]`: -> `[member batch 1 d_model]`.
+
+    Sites hold that one row, but for keys, values and inputs of heads; they can be recorded, not edited.
+    """
+    here, heads, rows = f"blocks.{layer}.attn", spec.heads_of(layer), torch.arange(len(at)).unsqueeze(-1)
+    for site in (f"blocks.{layer}.hook_{name}_input" for name in "qkv"):
+        if tape.wants(site):
+            tape(site, repeat(x, "... pos d -> ... pos head d", head=heads))
     normed = norm(spec.norm, p, f"blocks.{layer}.ln1", x)
     split = heads * spec.head_size(layer)
     weight, bias = p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV")
     both = [
         (weight[..., part], None if bias is None else bias[..., part]) for part in (slice(split), slice(split, None))
     ]
-    q = linear(normed[:, rows, at], *both[0]).unflatten(-1, (heads, -1))
+    q = linear(normed[:, rows, at.unsqueeze(-1)], *both[0]).unflatten(-1, (heads, -1))
     k, v = linear(normed, *both[1]).unflatten(-1, (2, heads, -1)).unbind(-3)
+    q, k, v = (tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
     if spec.positions == "rotary":
-        q, k = rotate_at(q, spec.base, at, x.shape[2]), rotate(k, spec.base)
-    pattern = scores_at(spec, layer, p, q.unsqueeze(2), k.transpose(2, 3), at).softmax(-1)  # [member batch 1 head key]
-    z = pattern.transpose(2, 3) @ v.transpose(2, 3)
-    return linear(z.flatten(-3), p[f"{here}.W_O"], p.get(f"{here}.b_O"))
+        q = tape(f"{here}.hook_rot_q", rotate_at(q, spec.base, at.unsqueeze(-1), x.shape[2]))
+        k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
+    scores = scores_at(spec, layer, p, q, k.transpose(2, 3), at).transpose(2, 3)
+    pattern = tape(f"{here}.hook_pattern", tape(f"{here}.hook_attn_scores", scores).softmax(-1))
+    return write(spec, layer, p, tape(f"{here}.hook_z", (pattern @ v.transpose(2, 3)).transpose(2, 3)), tape)
 
 
 def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at: Tensor) -> Tensor:

@@ -66,9 +66,10 @@ def reproduce(
     check_jobs(plan, device)
     missing = [job for job in merged(plan) if not finished(job, root)]
     steps, checkpoints = sum(job.steps for job in plan), sum(len(job.keep) for job in plan)
+    measured = sum(len(job.keep) * len(job.measures) for job in plan)
     print(
         f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
-        f"{checkpoints} checkpoints x {len(chosen.measures)} measures\n"
+        f"{checkpoints} checkpoints, {measured} measurements\n"
         f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; "
         f"{len(merged(plan)) - len(missing)} of {len(merged(plan))} runs are there already",
         flush=True,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probelab import recurrent
-from probelab.attention import Dropout, attend
+from probelab.attention import Dropout, attend, attend_at
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
 from probelab.spec import Recurrent, Transformer
@@ -115,24 +115,42 @@ def no_dropout(site: str, value: Tensor) -> Tensor:
 
 
 def apply(
-    spec: Transformer | Recurrent, p: Params, x: Inputs, tape: Tape = SILENT, drop: Dropout = no_dropout
+    spec: Transformer | Recurrent,
+    p: Params,
+    x: Inputs,
+    tape: Tape = SILENT,
+    drop: Dropout = no_dropout,
+    at: Tensor | None = None,
 ) -> Tensor:
-    """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training."""
+    """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training.
+
+    A transformer read at one position of each sequence, `at [batch]`, computes of its last layer that row alone.
+    """
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     if isinstance(spec, Recurrent):
         return tape("logits", linear(recurrent.recur(spec, p, resid, tape), p["unembed.W_U"]))
     for layer in range(spec.layers):
-        resid = block(spec, layer, p, resid, tape, drop)
+        resid = block(spec, layer, p, resid, tape, drop, at if layer == spec.layers - 1 else None)
     return readout(spec, p, resid, tape)
 
 
 def block(
-    spec: Transformer, layer: int, p: Params, resid: Tensor, tape: Tape = SILENT, drop: Dropout = no_dropout
+    spec: Transformer,
+    layer: int,
+    p: Params,
+    resid: Tensor,
+    tape: Tape = SILENT,
+    drop: Dropout = no_dropout,
+    at: Tensor | None = None,
 ) -> Tensor:
-    """One layer: the residual stream `[member batch pos d_model]` before it -> after it."""
+    """One layer: the residual stream `[member batch pos d_model]` before it -> after it (one row, `at [batch]`)."""
     here = f"blocks.{layer}"
     resid = tape(f"{here}.hook_resid_pre", resid)
-    out = attend(spec, layer, p, resid, tape, drop)
+    if at is None:
+        out = attend(spec, layer, p, resid, tape, drop)
+    else:
+        out = attend_at(spec, layer, p, resid, at, tape)
+        resid = resid[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)]
     resid = resid + drop(f"{here}.hook_attn_out", tape(f"{here}.hook_attn_out", out))
     if spec.d_mlp:
         resid = tape(f"{here}.hook_resid_mid", resid)

@@ -61,17 +61,23 @@ def positions(sweep: Sweep, places: Sequence[Place]) -> Tensor:
     return torch.stack([torch.as_tensor(place.pos, device=device).expand(batch) for place in places], 1)
 
 
+def where_asked(sweep: Sweep, places: Sequence[Place]) -> Tensor:
+    """The position that the metric reads, for each place: int `[batch cell]`."""
+    assert sweep.read is not None
+    return sweep.read.unsqueeze(1).expand(-1, len(places))
+
+
 def where_read(sweep: Sweep, places: Sequence[Place], source: Tensor, metric: Metric) -> Tensor:
     """The metric `[member cell batch]` of changes in the last layer: none, but at the position read."""
-    assert sweep.read is not None
     kinds = list(dict.fromkeys((place.head, place.key, place.neuron) for place in places))
     one_each = [next(p for p in places if (p.head, p.key, p.neuron) == kind) for kind in kinds]
-    way = Way(sweep, one_each, source, sweep.read[:, None].expand(-1, len(kinds)))
+    way = Last(sweep, one_each, source)
     found = way.judged(way.after(*way.written()), metric)
     found = found[:, [kinds.index((p.head, p.key, p.neuron)) for p in places]]
     if places[0].pos is None:
         return found
-    return torch.where((positions(sweep, places) == sweep.read[:, None]).mT, found, sweep.unedited(metric).unsqueeze(1))
+    there = positions(sweep, places) == where_asked(sweep, places)
+    return torch.where(there.mT, found, sweep.unedited(metric).unsqueeze(1))
 
 
 class Way:
@@ -84,6 +90,7 @@ class Way:
         self.sweep, self.spec, self.params, self.source = sweep, sweep.spec, sweep.params, source
         self.place, self.last = places[0], sweep.spec.layers - 1
         self.site, self.layer = self.place.site, self.place.layer
+        self.rotary = "rot_" if self.spec.positions == "rotary" else ""
         assert sweep.read is not None
         self.read, self.pos, self.length = sweep.read, pos, sweep.base.tokens.shape[1]
         self.rows = torch.arange(len(pos), device=pos.device)[:, None]
@@ -92,7 +99,6 @@ class Way:
             for column in zip(*((p.head, p.key, p.neuron) for p in places), strict=True)
         )
         self.there = (self.rows, pos.clamp(min=0))
-        self.rotary = "rot_" if self.spec.positions == "rotary" else ""
 
     def at(self, value: Tensor, *inner: Tensor) -> Tensor:
         """What `[member batch pos ...]` is there; `inner` chooses along the axes that follow."""
@@ -155,7 +161,7 @@ class Way:
         if self.site == "attn_scores":
             return (self.source.softmax(-1) @ v).transpose(2, 3)
         q, k = (self.held(f"attn.hook_{self.rotary}{part}") for part in "qk")
-        if self.site in ("q", "k", "rot_q", "rot_k"):
+        if self.site != "v":
             turned = rotate(self.source, self.spec.base) if self.rotary and len(self.site) == 1 else self.source
             q, k = (turned, k) if self.site[-1] == "q" else (q, turned)
         return (self.scores(q, k).softmax(-1) @ v).transpose(2, 3)
@@ -169,49 +175,49 @@ class Way:
         return torch.add(future(self.length, q.dtype, q.device), scores, alpha=self.spec.score_scale(self.layer))
 
     def entering(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Stream, query, key and value of a layer (the last, by default) there, from its stream `x` there."""
+        """Key, value, query and stream of a layer (the last, by default) there, from its stream `x` there."""
         layer = self.last if layer is None else layer
         here, normed = f"blocks.{layer}.attn", norm(self.spec.norm, self.params, f"blocks.{layer}.ln1", x)
         whole = linear(normed, self.params[f"{here}.W_QKV"], self.params.get(f"{here}.b_QKV"))
         q, k, v = whole.unflatten(-1, (3, self.spec.heads_of(layer), -1)).unbind(-3)
         if self.rotary:
             q, k = (rotate_at(part, self.spec.base, self.there[1], self.length) for part in (q, k))
-        return x, q, k, v
+        return k, v, q, x
 
-    def changed_reading(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Stream, query, key and value of this layer there, where the change is in what it reads."""
+    def changed_reading(self) -> tuple[Tensor, ...]:
+        """Key and value of this layer there where what it reads is changed; if its whole stream, query and stream."""
         if self.site == "resid_pre":
             return self.entering(self.at(self.source), self.layer)
-        q, k, v = (self.at(self.held(f"attn.hook_{part}")) for part in (f"{self.rotary}q", f"{self.rotary}k", "v"))
+        k, v = (self.at(self.held(f"attn.hook_{part}")) for part in (f"{self.rotary}k", "v"))
         new = self.at(self.source)
         if self.rotary and self.site == "k":
             new = rotate_at(new, self.spec.base, self.there[1], self.length)
         if self.place.head is not None:
             mine = torch.arange(new.shape[-2], device=new.device) == self.heads[..., None]
             new = torch.where(mine[..., None], new, v if self.site == "v" else k)
-        k, v = (k, new) if self.site == "v" else (new, v)
-        return self.at(self.held("hook_resid_pre")), q, k, v
+        return (k, new) if self.site == "v" else (new, v)
 
     def reading(self) -> tuple[Tensor, ...]:
         """Of the last layer's base: stream and query where it is read, and all keys and values `[m b head key e]`."""
-        stream, q = (
-            self.sweep.reading(self.held(name, self.last)) for name in ("hook_resid_pre", f"attn.hook_{self.rotary}q")
-        )
+        stream = self.sweep.reading(self.held("hook_resid_pre", self.last))
+        q = self.held(f"attn.hook_{self.rotary}q", self.last).squeeze(2)
         keys, values = (self.held(f"attn.hook_{name}", self.last).transpose(2, 3) for name in (f"{self.rotary}k", "v"))
         return stream, q, keys, values
 
-    def through_attention(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The stream after the last layer's attention where it is read, if one position of it is `x`, `q`, `k`, `v`."""
+    def through_attention(self, k: Tensor, v: Tensor, q: Tensor | None = None, x: Tensor | None = None) -> Tensor:
+        """The last stream after attention where it is read, if one position has this key, value (query and stream)."""
         stream, query, keys, values = self.reading()
-        itself, behind = (self.pos == self.read[:, None])[..., None], self.read[:, None] - self.there[1]
-        query = torch.where(itself[..., None], q, query.unsqueeze(2))  # [member batch cell head d_head]
-        scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
+        stream, query, behind = stream.unsqueeze(2), query.unsqueeze(2), self.read[:, None] - self.there[1]
+        if q is not None and x is not None:
+            itself = (self.pos == self.read[:, None])[..., None]
+            query, stream = torch.where(itself[..., None], q, query), torch.where(itself, x, stream)
+        scores = scores_at(self.spec, self.last, self.params, query, keys, self.read).expand(-1, -1, k.shape[2], -1, -1)
         own = self.entry(query, k, behind)[..., None]  # of keys behind the reader too: `judged` leaves them out
         at = self.there[1][None, :, :, None, None].expand_as(own)
         pattern = scores.scatter(-1, at, own).softmax(-1)
         z = (pattern.transpose(2, 3) @ values).transpose(2, 3)
         z = z + pattern.gather(-1, at) * (v - self.at(values.transpose(2, 3)))
-        return self.joined(torch.where(itself, x, stream.unsqueeze(2)), z)
+        return self.joined(stream, z)
 
     def joined(self, stream: Tensor, z: Tensor) -> Tensor:
         """The stream after the last layer's attention, whose heads carry `z [member ... head d_head]`."""
@@ -236,3 +242,20 @@ class Way:
         """The metric `[member cell batch]` from the last stream where it is read; what lies behind cannot reach it."""
         found = metric(readout(self.spec, self.params, resid).transpose(1, 2))
         return torch.where(self.reaches.mT, found, self.sweep.unedited(metric).unsqueeze(1))
+
+
+class Last(Way):
+    """Places in the last layer where it is read: what is asked and written there is one row, `[member batch 1 ...]`."""
+
+    def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
+        super().__init__(sweep, places, source, where_asked(sweep, places))
+        self.there = (self.rows, torch.zeros_like(self.pos))
+        if self.rotary and self.site == "q":  # turned while it has all positions
+            self.site, self.source = "rot_q", rotate(self.source, self.spec.base)
+        if self.site in WRITES:
+            axis = 2 + self.place.axes.index("pos")
+            self.source = self.source.movedim(axis, 2)[:, self.rows, self.read.unsqueeze(1)].movedim(2, axis)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """The same `[member batch head 1 key]`."""
+        return scores_at(self.spec, self.layer, self.params, q, k.transpose(2, 3), self.read).transpose(2, 3)

@@ -1,7 +1,8 @@
-"""Interventions in the last layer but one that change many positions: recomputed from there to the position read.
+"""Interventions that change many positions: recomputed from there to the position read.
 
-What changes is a set of rows (sequence, cell, position): from the place (or the start) to the position that is read,
-as a causal model allows. Behind that layer only these rows are computed, and of the last layer only what is read.
+Behind a place at all positions whole streams are computed, but of the last layer only what is read (`throughout`). One
+key, value or stream of the last layer but one changes rows (sequence, cell, position) from its position to the one that
+is read, as a causal model allows: behind that layer only these are computed (`Ripple`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from probelab.answers import Metric
 from probelab.attention import scores_at
+from probelab.model import block
 from probelab.places import Place
-from probelab.reach import READS, WRITES, Way, known, positions
+from probelab.reach import READS, WRITES, Way, known, positions, where_asked
 from probelab.weights import linear
 
 if TYPE_CHECKING:
@@ -23,35 +25,52 @@ if TYPE_CHECKING:
 
 
 def spreads(sweep: Sweep, place: Place) -> bool:
-    """Is this a place whose change ripples through the last layer but one?"""
-    if sweep.read is None or not known(place) or place.layer != sweep.spec.layers - 2:
+    """Is this a place whose change is known in one layer before the last, and spreads over positions from there?"""
+    if sweep.read is None or not known(place) or place.layer > sweep.spec.layers - 2:
         return False
-    return place.site in READS or (place.site in WRITES if place.pos is None else place.site == "resid_pre")
+    if place.pos is None:
+        return place.site in (*WRITES, *READS)
+    return place.site in (*READS, "resid_pre") and place.layer == sweep.spec.layers - 2
 
 
 def ripple(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Tensor], metric: Metric) -> Tensor:
     """The metric `[member cell batch]` of cells of one site, layer and kind, one place each."""
-    places = [cell[0] for cell in cells]
-    way = Ripple(sweep, places, source[places[0].name])
-    after = way.after(*way.written()) if places[0].pos is None else way.after("mid", way.attended())
-    return way.judged(way.after("mid", way.onward(after), way.last), metric)
+    places, held = [cell[0] for cell in cells], source[cells[0][0].name]
+    if places[0].pos is None:
+        way = Throughout(sweep, places, held)
+        return way.judged(way.onward(*way.written()), metric)
+    way = Ripple(sweep, places, held)
+    return way.judged(way.after("mid", way.onward(way.after("mid", way.attended())), way.last), metric)
+
+
+class Throughout(Way):
+    """All positions: what is there has the axes `member batch cell pos ...`."""
+
+    def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
+        super().__init__(sweep, places, source, where_asked(sweep, places))
+        self.there = (self.rows.unsqueeze(-1), torch.arange(self.length, device=source.device))
+        self.heads, self.keys, self.neurons = (at.unsqueeze(-1) for at in (self.heads, self.keys, self.neurons))
+
+    def onward(self, stage: str, value: Tensor) -> Tensor:
+        """The last stream where it is read, from what it is behind a part of this layer: cells along the batch."""
+        cells = self.pos.shape[1]
+        resid = self.after(stage, value).expand(-1, -1, cells, -1, -1).flatten(1, 2)
+        for layer in range(self.layer + 1, self.spec.layers):
+            read = self.read.repeat_interleave(cells) if layer == self.last else None
+            resid = block(self.spec, layer, self.params, resid, at=read)
+        return resid.unflatten(1, (-1, cells)).squeeze(3)
 
 
 class Ripple(Way):
-    """Rows `[row]`: `sequence`, `cell`, `query`; so are heads and keys. What is there has the axes `member row ...`."""
+    """Rows `[row]`: `sequence`, `cell`, `query`. What is there has the axes `member row ...`."""
 
     def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
-        whole = places[0].pos is None
-        first = torch.zeros(len(sweep.base), len(places), dtype=torch.int64, device=source.device)
-        super().__init__(sweep, places, source, first if whole else positions(sweep, places))
-        self.cells = self if whole else Way(sweep, places, source, self.pos)
+        super().__init__(sweep, places, source, positions(sweep, places))
+        self.cells = Way(sweep, places, source, self.pos)
         query = torch.arange(self.length, device=source.device)
         inside = (query >= self.pos[..., None]) & (query <= self.read[:, None, None]) & (self.pos >= 0)[..., None]
         self.sequence, self.cell, self.query = inside.nonzero(as_tuple=True)
         self.there = (self.sequence, self.query)
-        self.heads, self.keys, self.neurons = (
-            index[self.sequence, self.cell] for index in (self.heads, self.keys, self.neurons)
-        )
 
     def attended(self) -> Tensor:
         """The stream after this layer's attention in each row, where it reads something else at one position.
@@ -59,7 +78,8 @@ class Ripple(Way):
         One changed key among many: with s its score, S the log-sum of the other scores' exponentials and z' what the
         head would carry without that key, it carries w v + (1 - w) z', w = 1 / (1 + exp(S - s)).
         """
-        x, q, k, v = (part[:, self.sequence, self.cell] for part in self.cells.changed_reading())
+        changed = self.cells.changed_reading()
+        k, v = (part[:, self.sequence, self.cell] for part in changed[:2])
         pos = self.pos[self.sequence, self.cell]
         others, total = self.without(pos)
         own = self.entry(self.at(self.held(f"attn.hook_{self.rotary}q")), k, self.query - pos, self.layer)
@@ -67,8 +87,8 @@ class Ripple(Way):
         z, stream = weight * v + (1 - weight) * others, self.at(self.held("hook_resid_pre"))
         if self.site == "resid_pre":
             itself = (self.query == pos).nonzero(as_tuple=True)[0]
-            z[:, itself] = self.asked_anew(q[:, itself], k[:, itself], v[:, itself], itself)
-            stream[:, itself] = x[:, itself]
+            k, v, q, x = (part[:, self.sequence[itself], self.cell[itself]] for part in changed)
+            z[:, itself], stream[:, itself] = self.asked_anew(q, k, v, itself), x
         return stream + linear(z.flatten(-2), self.weight("attn.W_O"), self.params.get(f"blocks.{self.layer}.attn.b_O"))
 
     def without(self, pos: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +140,7 @@ class Ripple(Way):
 
     def onward(self, after: Tensor) -> Tensor:
         """The stream after the last layer's attention where it is read, if rows of the stream before are `after`."""
-        x, q, k, v = self.entering(after)
+        k, v, q, x = self.entering(after)
         stream, query, keys, values = self.reading()
         count, b, c = self.pos.shape[1], self.sequence, self.cell
         stream, query = (part.unsqueeze(2).repeat(1, 1, count, *[1] * (part.dim() - 2)) for part in (stream, query))

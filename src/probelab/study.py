@@ -27,12 +27,13 @@ REPORT = tuple(range(100, 106))
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ only in their seeds."""
+    """Runs that differ only in their seeds; `measures` are what is measured of them beside those of the study."""
 
     spec: Spec
     steps: int
     per_decade: int = 16
     every: int | None = None
+    measures: tuple[Measure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Preset:
 class Study:
     """One published figure, or a family of them.
 
-    measures  what is measured at every kept checkpoint of every run
+    measures  what is measured at every kept checkpoint of every run; an arm may add its own
     curves    rows -> rows: onsets, switches, orders
     draw      (rows, what `curves` gave, arrays by run and name) -> figures by name
     tried     which settings were tried on seeds 0-9
@@ -112,8 +113,9 @@ def plan(
                 if "." not in dial:
                     choose("setting", dial, ["steps", *settable(arm.spec)])
             keep, full = kept(steps, arm.per_decade, arm.every), ", ".join([name, *told])
+            measures = (*study.measures, *arm.measures)
             jobs += [
-                Job(full, replace_all(arm.spec.seeded(seed), dials), steps, keep, study.measures, seed)
+                Job(full, replace_all(arm.spec.seeded(seed), dials), steps, keep, measures, seed)
                 for seed in seeds or chosen.seeds
             ]
     return jobs

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 from torch import Tensor
 
 from probelab.answers import Metric
-from probelab.attention import attend_at
 from probelab.edit import Edit, Tape
-from probelab.model import apply, block, inputs, mlp, readout
+from probelab.model import apply, block, inputs, readout
 from probelab.places import Place
 from probelab.reach import covers, reach
 from probelab.ripple import ripple, spreads
@@ -65,8 +63,12 @@ class Sweep:
         self._held: dict[str, Tensor] = {}
         self._once: dict[str, tuple[Tensor, ...]] = {}
 
-    def hold(self, batch: Batch, places: Iterable[str]) -> dict[str, Tensor]:
-        """What the sites of these names hold for `batch`, `[member batch ...]`."""
+    def hold(self, batch: Batch, places: Iterable[str], at: Tensor | None = None) -> dict[str, Tensor]:
+        """What the sites of these names hold for `batch`, `[member batch ...]`.
+
+        Where only one position of each sequence is read, `at [batch]`, sites of the last layer hold that one row, `pos`
+        of size 1, but for what that row reads: the layer's `resid_pre`, heads' inputs, keys and values.
+        """
         wanted = list(dict.fromkeys(places))
         with one_thread(), torch.no_grad():
             if not self.plain:
@@ -74,16 +76,15 @@ class Sweep:
                 return {name: torch.stack([cache[name] for cache in caches]) for name in wanted}
             tape = Until(wanted, known=self.models[0].sites)
             with suppress(Enough):
-                apply(self.spec, self.params, self.inputs(batch), tape)
+                apply(self.spec, self.params, self.inputs(batch), tape, at=at)
             return tape.recorded()
 
     def held(self, *names: str) -> list[Tensor]:
-        """What sites of these names hold for the base: one pass for the usual ones, kept for the next time."""
+        """What sites of these names hold for the base (`hold`): one pass for the usual ones, kept for the next time."""
         if any(name not in self._held for name in names):
-            behind = (f"blocks.{self.spec.layers - 1}.hook_resid_mid", "readout.0.hook_post", "logits")
-            usual = takewhile(lambda name: name not in behind, self.models[0].sites if self.plain else ())
-            usual = [name for name in usual if not name.endswith(DEAR)]
-            self._held |= self.hold(self.base, [*names, *(name for name in usual if name not in self._held)])
+            usual = [name for name in self.models[0].sites if self.plain and not name.endswith(DEAR)]
+            wanted = [name for name in (*names, *usual) if name not in self._held]
+            self._held |= self.hold(self.base, wanted, self.read)
         return [self._held[name] for name in names]
 
     def once(self, name: str, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -98,17 +99,8 @@ class Sweep:
 
     def unedited(self, metric: Metric) -> Tensor:
         """The metric on the base as it is, `[member batch]`."""
-        if not self.plain or self.read is None:
-            return metric(self.reading(self.held("logits")[0]))
-        (logits,) = self.once("logits where they are read", self.answers)
-        return metric(logits)
-
-    def answers(self) -> tuple[Tensor]:
-        """Logits of the base where they are read, `[member batch vocab]`."""
-        assert self.read is not None
-        with one_thread(), torch.no_grad():
-            (resid,) = self.held(f"blocks.{self.spec.layers - 1}.hook_resid_pre")
-            return (readout(self.spec, self.params, self.last(resid, self.read)),)
+        (logits,) = self.held("logits")
+        return metric(logits.squeeze(2) if self.plain and self.read is not None else self.reading(logits))
 
     def reading(self, value: Tensor) -> Tensor:
         """The part of `[member batch pos ...]` that the metric reads."""
@@ -118,14 +110,14 @@ class Sweep:
         """The metric under each intervention, `[member cell batch]`.
 
         `source` has, by the full name of a site, what takes the place of what the base holds there, `[member batch
-        ...]`: what sites hold for another input (`hold`), zeros, a mean, noise.
+        ...]`: what sites hold for another input (`hold`), zeros, a mean, noise. Of the last layer only rows that are
+        read matter, so what sites hold there is enough.
         """
         every = [(cell,) if isinstance(cell, Place) else tuple(cell) for cell in cells]
         require(bool(every) and all(every), "cells", cells, "one or more, each of one or more places")
-        source = {
-            name: self.fitting(name, source) for name in dict.fromkeys(part.name for cell in every for part in cell)
-        }
-        for place in dict.fromkeys(part for cell in every for part in cell):
+        places = dict.fromkeys(place for cell in every for place in cell)
+        source = {name: self.fitting(place, source) for name, place in {place.name: place for place in places}.items()}
+        for place in places:
             place.check(source[place.name].shape[1:])
         found = {}
         with one_thread(), torch.no_grad():
@@ -133,12 +125,13 @@ class Sweep:
                 found |= dict(zip(chosen, way([every[k] for k in chosen], source, metric).unbind(1), strict=True))
         return torch.stack([found[k] for k in range(len(every))], 1)
 
-    def fitting(self, name: str, source: Held) -> Tensor:
-        """The source of a site: axes `member` and `batch` of size 1 serve all."""
-        choose("site of this model", name, self.models[0].sites)
+    def fitting(self, place: Place, source: Held) -> Tensor:
+        """The source of a place's site: axes `member`, `batch` and `pos` of size 1 serve all."""
+        name = choose("site of this model", place.name, self.models[0].sites)
         value = source[choose("site in the source", name, source)]
+        sizes = {"member": len(self.models), "batch": len(self.base), "pos": self.base.tokens.shape[1]}
         try:
-            return value.expand(len(self.models), len(self.base), *value.shape[2:])
+            return value.expand([sizes.get(axis, -1) for axis in ("member", "batch", *place.axes)])
         except RuntimeError:
             wanted = f"[{len(self.models)} {len(self.base)} ...], members and sequences of this sweep, or 1"
             raise ValueError(f"source of {name} has the shape {list(value.shape)}: it must be {wanted}") from None
@@ -179,18 +172,17 @@ class Sweep:
         """Cells along the batch, from the first layer that any of them changes."""
         members, batch, count = len(self.models), len(self.base), len(cells)
         patches = Patches(cells, source, batch)
-        start = min(self.spec.layers, *(place.begins for cell in cells for place in cell))
+        start = min(self.spec.layers - 1, *(place.begins for cell in cells for place in cell))
         if start < 0:
             tiled = self.inputs(self.base)
             tiled = type(tiled)(*(None if x is None else x.repeat(1, count, *[1] * (x.dim() - 2)) for x in tiled))
             logits = apply(self.spec, self.params, tiled, patches)
             return self.judged(logits, count, metric)
-        ends = start == self.spec.layers
-        (resid,) = self.held(f"blocks.{start - ends}.hook_resid_{'post' if ends else 'pre'}")
+        (resid,) = self.held(f"blocks.{start}.hook_resid_pre")
         resid = resid.unsqueeze(1).expand(members, count, *resid.shape[1:]).flatten(1, 2)
         for layer in range(start, self.spec.layers):
             if layer == self.spec.layers - 1 and self.read is not None and patches.last < layer:
-                resid = self.last(resid, self.read.repeat(count))
+                resid = block(self.spec, layer, self.params, resid, at=self.read.repeat(count)).squeeze(2)
                 return metric(readout(self.spec, self.params, resid).unflatten(1, (count, batch)))
             resid = block(self.spec, layer, self.params, resid, patches)
         return self.judged(readout(self.spec, self.params, resid, patches), count, metric)
@@ -200,12 +192,6 @@ class Sweep:
         if self.read is not None:
             logits = logits[:, torch.arange(logits.shape[1]), self.read.repeat(count)]
         return metric(logits.unflatten(1, (count, len(self.base))))
-
-    def last(self, resid: Tensor, read: Tensor) -> Tensor:
-        """The last layer where it is read: `[member batch pos d_model]` -> `[member batch d_model]`."""
-        layer, p = self.spec.layers - 1, self.params
-        after = resid[:, torch.arange(len(read)), read] + attend_at(self.spec, layer, p, resid, read)
-        return after + mlp(self.spec, layer, p, after) if self.spec.d_mlp else after
 
     def one_by_one(self, cells: list[tuple[Place, ...]], source: Held, metric: Metric) -> Tensor:
         """One whole pass for each cell and model: slow, and what the other ways are tested against."""

@@ -23,6 +23,11 @@ def drawn(measure: str, subject: Subject, n: int, kind: str | None, purpose: str
         raise ValueError(f"{measure} needs pairs, and {task.name!r} has none") from None
 
 
+def kind_of(subject: Subject, kind: str | None) -> str:
+    """The kind of pairs that is meant, for the column `pairs`: the task's first, if None."""
+    return subject.task.kinds[0] if kind is None else kind
+
+
 def lots(pairs: Pairs, size: int) -> Iterator[Pairs]:
     """So many pairs at a time."""
     for start in range(0, len(pairs.answer), size):

@@ -12,7 +12,7 @@ from torch import Tensor
 from probelab.lenses import Part, attribution_by_source, direct_logit_attribution, logit_directions
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn
+from probelab.measures._pairs import drawn, kind_of
 from probelab.subject import Model, Subject
 from synthetic_tasks import Task
 from synthetic_tasks.task import Pairs, require
@@ -42,7 +42,7 @@ class Attribution:
     by_position: bool = False
 
     name = "attribution"
-    version = 1
+    version = 2
 
     def __post_init__(self) -> None:
         require(self.n >= 1, "n", self.n, "at least one pair")
@@ -53,7 +53,8 @@ class Attribution:
         looks = roles(subject.task, pairs) if self.by_position else {}
         for step, model in subject:
             parts, by_part, by_source = attributed(model, pairs, self.by_position)
-            yield from (dict(step=step, **row) for row in self._rows(parts, by_part, by_source, looks))
+            here = dict(step=step, pairs=kind_of(subject, self.kind))
+            yield from (dict(here, **row) for row in self._rows(parts, by_part, by_source, looks))
 
     def _rows(
         self, parts: list[Part], by_part: np.ndarray, by_source: np.ndarray | None, looks: dict[str, np.ndarray]

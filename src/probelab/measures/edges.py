@@ -11,7 +11,7 @@ from probelab import paths
 from probelab.answers import logit_difference
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots, numbers
+from probelab.measures._pairs import drawn, kind_of, lots, numbers
 from probelab.subject import Model, Subject
 from synthetic_tasks.task import Pairs, require
 
@@ -41,7 +41,7 @@ class Edges:
     noising: bool = False
 
     name = "edges"
-    version = 1
+    version = 2
 
     def __post_init__(self) -> None:
         require(self.n >= 1, "n", self.n, "at least one pair")
@@ -53,10 +53,11 @@ class Edges:
             size = model.chunk(pairs.clean, True)
             by_edge = np.concatenate([self.effects(model, lot) for lot in lots(pairs, size)])
             mean = pooled(by_edge, np.ones((len(by_edge), 1)))
-            yield dict(step=step, metric="all_edges", **mean.row(len(graph)))
+            here = dict(step=step, pairs=kind_of(subject, self.kind))
+            yield dict(here, metric="all_edges", **mean.row(len(graph)))
             for k, edge in enumerate(graph):
                 sender, receiver = edge.names
-                yield dict(step=step, metric="edge_effect", sender=sender, receiver=receiver, **mean.row(k))
+                yield dict(here, metric="edge_effect", sender=sender, receiver=receiver, **mean.row(k))
 
     def effects(self, model: Model, pairs: Pairs) -> np.ndarray:
         """float64 `[pair edge]`; the last column is all of them at once."""

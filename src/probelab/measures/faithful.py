@@ -11,7 +11,7 @@ from probelab.answers import logit_difference
 from probelab.circuits import Wiring, discover, random_circuits, random_subsets, without_each
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots
+from probelab.measures._pairs import drawn, kind_of, lots
 from probelab.paths import edges
 from probelab.subject import Model, Subject
 from synthetic_tasks.task import Pairs, require
@@ -80,7 +80,7 @@ class Faithful:
         ends = 2 + self.random + np.cumsum([0, self.subsets, self.subsets])
         for step, model in subject:
             effects, full = effects_of(model, pairs, tried)
-            here = dict(step=step, found_at=at)
+            here = dict(step=step, pairs=kind_of(subject, self.kind), found_at=at)
             yield dict(here, metric="circuit_size", value=float(circuit.sum()))
             scored, broken, whole_broken, lacking = np.split(effects, ends, axis=1)
             yield from (dict(here, **row) for row in self.rows(scored, full))

@@ -14,7 +14,7 @@ from probelab.answers import METRICS, kl_from
 from probelab.changes import gaussian, mean, partners, zero
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots, numbers
+from probelab.measures._pairs import drawn, kind_of, lots, numbers
 from probelab.places import SITES, Place, site_of
 from probelab.subject import Model, Subject
 from probelab.sweep import Sweep
@@ -58,7 +58,7 @@ class Patching:
     kind: str | None = None
 
     name = "patching"
-    version = 1
+    version = 2
 
     def __post_init__(self) -> None:
         choose("site", self.site, [site for site in SITES if site != "readout"])
@@ -81,7 +81,7 @@ class Patching:
             steps, together = zip(*group, strict=True)
             parts, found = self.in_lots(together, pairs, subject.memory)
             for k, step in enumerate(steps):
-                here = dict(step=step, site=self.site, change=self.change)
+                here = dict(step=step, site=self.site, change=self.change, pairs=kind_of(subject, self.kind))
                 yield from (here | row for row in self.rows(parts, found.of(k)))
 
     def cells(self, model: Model, task: Task, pairs: Pairs) -> tuple[list[Place], list[dict[str, Any]]]:
@@ -151,7 +151,7 @@ class Patching:
         names = [cell.name for cell in cells]
         source = middle
         if self.change in ("denoise", "noise"):
-            source = sweep.hold(other, names)
+            source = dict(zip(names, reverse.held(*names), strict=True))
         elif self.change == "resample":
             source = sweep.hold(every[partners(self.n)[rows]], names)
         elif self.change in ("zero", "gaussian"):

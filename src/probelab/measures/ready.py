@@ -12,7 +12,7 @@ from probelab.answers import METRICS
 from probelab.edit import Edit
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
-from probelab.measures._pairs import drawn, lots, numbers
+from probelab.measures._pairs import drawn, kind_of, lots, numbers
 from probelab.places import site_of
 from probelab.subject import Model, Subject
 from synthetic_tasks.task import Pairs, choose, require
@@ -25,23 +25,25 @@ class Ready:
     In the model itself a part has no effect before the others are there: all its parts seem to be born at once. A
     pattern says where to look, whatever the basis of the stream, and so can be handed from one checkpoint to another:
 
+    given, by `layer`  the checkpoint, given the trained patterns of the layers up to this one: what it would answer if
+                       these looked where they must. All of them given, what it lacks is to say what is found there
     looks, by `layer`  the trained model, given the patterns that the checkpoint makes in this layer; the checkpoint in
-                       turn is given the trained patterns of the layers before. Rises when the layer looks where it must
-    says               the checkpoint, given the trained patterns of all layers. Rises when what it finds there, it says
+                       turn is given the trained ones of the layers before. High when the trained model can work with
+                       them, which may be long after the checkpoint can
     model              the checkpoint as it is
     trained            the trained model as it is: what the others rise to
 
-    Of an induction circuit, looks in layer 0 is the previous-token head, looks in layer 1 the match and says the copy:
-    Singh et al. 2024 give these parts while they train, here they are given afterwards. A mean over the clean inputs of
-    the task's pairs, with 95 % interval. Costs 2 passes a layer and 2 more.
+    Of an induction circuit, layer 0 is the previous-token head, layer 1 the match, and what is left the copy: Singh et
+    al. 2024 give these parts while they train, here they are given afterwards. A mean over the clean inputs of the
+    task's pairs, with 95 % interval. Costs 3 passes a layer and 2 more.
 
-    metric   logit_difference (answer - foil), log_prob (nats), rank
+    metric   log_prob of the answer (nats), logit_difference (answer - foil), rank
     n, kind  of the task's pairs, from a stream that training never reads
     at       the step of the trained model; None: the last one kept. Name it where the run is to grow, as rows that are
              there already stay
     """
 
-    metric: str = "logit_difference"
+    metric: str = "log_prob"
     n: int = 128
     kind: str | None = None
     at: int | None = None
@@ -60,10 +62,11 @@ class Ready:
         several = list(lots(pairs, trained.chunk(pairs.clean, True)))
         given = [trained.cache(lot.clean, patterns(trained)) for lot in several]
         for step, model in subject:
+            here = dict(step=step, pairs=kind_of(subject, self.kind), trained_at=at)
             parts = [self.judged(model, trained, lot, held) for lot, held in zip(several, given, strict=True)]
             for metric, layer in parts[0]:
                 values = np.concatenate([part[metric, layer] for part in parts])
-                row = dict(step=step, trained_at=at, metric=metric, **pooled(values, np.ones(len(values))).row())
+                row = dict(here, metric=metric, **pooled(values, np.ones(len(values))).row())
                 yield row if layer is None else dict(row, layer=layer)
 
     def judged(self, model: Model, trained: Model, pairs: Pairs, given: dict[str, torch.Tensor]) -> dict:
@@ -75,9 +78,9 @@ class Ready:
 
         found = {}
         for layer, site in enumerate(given):
-            before = dict(list(given.items())[:layer])
+            before, there = ({name: given[name] for name in list(given)[:count]} for count in (layer, layer + 1))
+            found["given", layer] = answer(model, there)
             found["looks", layer] = answer(trained, model.cache(pairs.clean, [site], taking(before)))
-        found["says", None] = answer(model, given)
         return found | {("model", None): answer(model, {}), ("trained", None): answer(trained, {})}
 
 

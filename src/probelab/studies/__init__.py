@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probelab.studies.abrupt import ABRUPT
+from probelab.studies.circuit import CIRCUIT
 from probelab.studies.clamp import CLAMP
 from probelab.studies.induction import INDUCTION
 from probelab.studies.markov import MARKOV
@@ -16,5 +17,6 @@ STUDIES: dict[str, Study] = {
     "skew": SKEW,
     "abrupt": ABRUPT,
     "clamp": CLAMP,
+    "circuit": CIRCUIT,
     "transience": TRANSIENCE,
 }
