@@ -268,6 +268,21 @@ def test_a_bare_table_of_one_run_draws(rows: pd.DataFrame):
     assert list(table["y"]) == list(bare["value"])
 
 
+def test_a_single_run_says_nothing_of_seeds_and_several_count_them(rows: pd.DataFrame):
+    def said(table: pd.DataFrame, **more) -> list[str]:
+        figure = dynamics(table, metric="kl_truth", **more)
+        return [figure.layout.title.text, *(trace.name for trace in figure.data if trace.showlegend)]
+
+    alone = rows[rows["seed"] == 100]
+    assert not any("seed" in text for text in said(alone, lines=RULES)) and said(alone)[1:] == ["two layers"]
+    assert "band: 95 % interval" in said(alone, band=alone.assign(lo=0.0, hi=1.0))[0]
+    assert said(rows)[1:] == ["two layers (4 seeds)"] and "every seed" in said(rows)[0]
+    assert said(pd.concat([rows, alone.assign(arm="one layer")]))[1:] == ["two layers (4 seeds)", "one layer (1 seed)"]
+    assert said(alone.drop(columns="arm"))[1:] == [], "a name for nothing to tell apart"
+    few = over_seeds(rows[rows["metric"] == "kl_truth"]).assign(level=0.875)
+    assert "median with its 88 % band" in said(rows, band=few)[0]
+
+
 def browser() -> str | None:
     try:
         from choreographer.browsers import Chromium

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from probelab.figures import plotted, save
+from probelab.figures._style import LEGEND, TITLE, legend_lines
 from probelab.figures.attribution import attribution
 from probelab.figures.lens import DEPTHS, lens
 from probelab.rows import tidy
@@ -77,6 +78,15 @@ def test_the_largest_components_have_a_colour_and_a_band(parts: pd.DataFrame, mo
     assert len(shown) == len(PARTS) if coloured is None else shown == coloured
     assert sum(trace.meta["role"] == "band" for trace in traces(figure)) == len(shown) + 1
     assert traces(figure)[-1].meta["role"] == "total", "the sum lies on top"
+
+
+def test_the_legend_has_as_many_lines_as_a_browser_makes(parts: pd.DataFrame):
+    figure: Any = attribution(parts, most=6)
+    names = [trace.name for trace in traces(figure) if trace.showlegend]
+    assert len(names) == 8 and legend_lines(names) == 2, "Chromium: 803 pixels, where there is room for 800"
+    assert figure.layout.margin.t >= TITLE + 2 * LEGEND
+    assert legend_lines(["logit difference (their sum)"] * 9) == 3, "columns of 195 pixels: four of them fit"
+    assert legend_lines(["L0H0"] * 9) == 1 and legend_lines(["L0H0"] * 11) == 2, "77 pixels each"
 
 
 def test_an_arm_has_a_panel(parts: pd.DataFrame, lenses: pd.DataFrame):

@@ -108,7 +108,7 @@ def draw(
         str,
         typer.Argument(
             help="dynamics, phases, heads, pattern, multiples, plane, race, phase_diagram; "
-            "patching, edges, lens or attribution."
+            "causal, patching, edges, timeline, probes, lens or attribution."
         ),
     ],
     metric: Annotated[str | None, typer.Option(help="Which metric, where the figure asks for one.")] = None,
@@ -211,8 +211,8 @@ def measure(
     what: Annotated[
         str,
         typer.Argument(
-            help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture; patching, edges, faithful; "
-            "probe, use, lens, attribution or composition."
+            help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture; patching, edges, faithful, "
+            "ready; probe, use, lens, attribution or composition."
         ),
     ],
     settings: Annotated[

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from probelab.curves import across, onset, over_seeds
+from probelab.curves import across, onset, order, over_seeds
 from probelab.figures import FIGURES, save
+from probelab.figures._tables import PARTS
 from probelab.rows import ends, load_rows, pick, tidy
 from probelab.runs import Folder, RunError, home, load_arrays
 from synthetic_tasks.task import choose
@@ -49,9 +50,9 @@ def opened(what: str, out: str | Path | None) -> Folder:
 
 def draw_dynamics(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = whole(rows, metric or "loss")
-    return FIGURES["dynamics"](
-        chosen, metric=metric or "loss", band=over_seeds(chosen, by=("arm", "metric")), title=metric or "loss"
-    )
+    band = of_seeds(chosen, "arm", "metric")
+    band = band if {"lo", "hi"} <= set(band) else None
+    return FIGURES["dynamics"](chosen, metric=metric or "loss", band=band, title=metric or "loss")
 
 
 def draw_phases(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
@@ -135,14 +136,46 @@ def draw_attribution(rows: pd.DataFrame, metric: str | None, folder: Folder | No
 
 
 def draw_patching(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
-    chosen = pick(rows, measure="patching", metric=metric or "effect")
-    parts = [column for column in ("layer", "head", "pos", "role", "key", "neuron") if column in chosen]
-    told = chosen[parts].notna().astype(int).assign(site=chosen["site"], change=chosen["change"])
-    twice = chosen.duplicated([column for column in ("arm", "run", "step", *parts) if column in chosen]).any()
-    if len(sweeps := told.drop_duplicates()) > 1 or twice:
-        listed = ", ".join(f"{row.site} {row.change}" for row in sweeps.itertuples())
-        raise RunError(f"these rows hold several sweeps ({listed}): draw one with lab.figures.patching(rows)")
+    chosen, parts = one_sweep(rows, metric or "effect", "patching")
     return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect")
+
+
+def draw_causal(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    chosen, parts = one_sweep(rows, metric or "effect", "causal")
+    dated = onset(chosen, by=("arm", "run", "metric", *parts))
+    if len(dated) == len(dated.drop_duplicates(["arm", *parts])):
+        return FIGURES["causal"](chosen, metric=metric or "effect", onsets=dated)
+    keys = ("arm", "metric", *parts)
+    band, medians = over_seeds(chosen, by=keys), across(dated, by=keys)
+    return FIGURES["causal"](chosen, metric=metric or "effect", band=band, onsets=medians)
+
+
+def draw_timeline(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    kinds = {"decodable": metric or "accuracy", "used": "interchange_excess"}
+    found = pick(rows, measure=["probe", "use"], metric=list(kinds.values()), pos=None)
+    for measure, name in zip(("probe", "use"), kinds.values(), strict=True):
+        if not (found["metric"] == name).any():
+            raise RunError(f"a timeline needs {name} at all positions: measure {measure} with pooled=true first")
+    if (arms := found["arm"].unique()).size > 1:
+        raise RunError(f"these rows hold several arms ({', '.join(arms)}): draw one with lab.figures.timeline(rows)")
+    parts = ["layer", *(c for c in ("target", "site") if found[c].nunique() > 1)]
+    dated = onset(found, by=("run", "metric", *parts))
+    drawn = {kind: {"metric": name} for kind, name in kinds.items()}
+    if dated["run"].nunique() == 1:
+        return FIGURES["timeline"](dated, drawn)
+    medians, gaps = across(dated, by=("metric", *parts)), order(dated, *kinds.values(), by=parts)
+    return FIGURES["timeline"](dated, drawn, medians=medians, gaps=gaps)
+
+
+def draw_probes(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    found, title = pick(rows, measure="probe"), ""
+    if not len(pooled := pick(found, pos=None)):
+        title = f"Linear probes at position {found['pos'].max()} over training"
+    found = pooled if len(pooled) else pick(found, pos=found["pos"].max())
+    told = [column for column in ("layer", "target", "site", "pos") if column in found]
+    panels = "target" if found["target"].nunique() > 1 else "arm"
+    medians = of_seeds(found, "arm", "metric", *told)
+    return FIGURES["probes"](medians, metrics=[metric] if metric else [], panels=panels, title=title)
 
 
 def draw_edges(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
@@ -153,6 +186,19 @@ def draw_edges(rows: pd.DataFrame, metric: str | None, folder: Folder | None) ->
 def of_seeds(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Medians over seeds; a single run keeps its own rows, with their intervals over sequences."""
     return over_seeds(rows, by=by) if rows.groupby("arm")["run"].nunique().max() > 1 else rows
+
+
+def one_sweep(rows: pd.DataFrame, metric: str, figure: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of one sweep over components, and the columns that tell these apart."""
+    chosen = pick(rows, **({"measure": "patching"} if metric in ("effect", "recovery") else {}), metric=metric)
+    parts = [column for column in PARTS if column in chosen and chosen[column].notna().any()]
+    settings = [column for column in ("site", "change", "target") if column in chosen]
+    sweeps = pd.concat([chosen[settings], chosen[parts].notna()], axis=1).drop_duplicates()
+    twice = chosen.duplicated([column for column in ("arm", "run", "step", *parts) if column in chosen]).any()
+    if len(sweeps) > 1 or twice:
+        listed = ", ".join(" ".join(map(str, sweep)) for sweep in sweeps[settings].itertuples(index=False))
+        raise RunError(f"these rows hold several sweeps ({listed}): draw one with lab.figures.{figure}(rows)")
+    return chosen, parts
 
 
 def one_split(rows: pd.DataFrame) -> pd.DataFrame:
@@ -183,4 +229,7 @@ DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]]
     "attribution": draw_attribution,
     "patching": draw_patching,
     "edges": draw_edges,
+    "causal": draw_causal,
+    "timeline": draw_timeline,
+    "probes": draw_probes,
 }

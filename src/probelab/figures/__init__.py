@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probelab.figures._save import plotted, save
 from probelab.figures.attribution import attribution
+from probelab.figures.causal import causal
 from probelab.figures.dynamics import dynamics
 from probelab.figures.edges import edges
 from probelab.figures.heads import heads
@@ -14,7 +15,9 @@ from probelab.figures.pattern import pattern
 from probelab.figures.phase_diagram import phase_diagram
 from probelab.figures.phases import phases
 from probelab.figures.plane import plane
+from probelab.figures.probes import probes
 from probelab.figures.race import race
+from probelab.figures.timeline import timeline
 
 FIGURES = {
     "dynamics": dynamics,
@@ -29,11 +32,15 @@ FIGURES = {
     "edges": edges,
     "lens": lens,
     "attribution": attribution,
+    "causal": causal,
+    "timeline": timeline,
+    "probes": probes,
 }
 
 __all__ = [
     "FIGURES",
     "attribution",
+    "causal",
     "dynamics",
     "edges",
     "heads",
@@ -45,6 +52,8 @@ __all__ = [
     "phases",
     "plane",
     "plotted",
+    "probes",
     "race",
     "save",
+    "timeline",
 ]

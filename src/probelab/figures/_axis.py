@@ -84,6 +84,14 @@ class Axis:
             title_text=f"{UNITS[self.counts]} (log scale{'; 0 before the break' if zero else ''})",
         )
 
+    def under(self, figure: go.Figure, down: int, across: int = 1) -> None:
+        """Lie under so many panels; those at the bottom have its title."""
+        for number in range(down * across):
+            row, column = number // across + 1, number % across + 1
+            title = {} if row == down else {"title_text": ""}
+            figure.update_xaxes({**self.layout(narrow=across > 1), **title}, row=row, col=column)
+            self.mark_break(figure, panel(number))
+
     def mark_break(self, figure: go.Figure, panel: str = "") -> None:
         """Two strokes on the axis line between 0 and the first step."""
         if self.zero:
@@ -91,6 +99,11 @@ class Axis:
             figure.add_annotation(
                 place, text="//", showarrow=False, bgcolor="white", borderpad=0, font_size=11, yanchor="middle"
             )
+
+
+def panel(number: int) -> str:
+    """What Plotly calls the axes of a panel, counted from 0."""
+    return str(number + 1) if number else ""
 
 
 def short(count: float) -> str:

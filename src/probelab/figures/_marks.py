@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,60 @@ def cross(x: Any, y: Any, ink: str, coords: Coords, **style: Any) -> go.Scatter:
     return mark((x, nothing, nothing), y, ink, ink, "never", coords, symbol="x-thin", hovertemplate=hover, **style)
 
 
+def onsets(dated: pd.DataFrame, curve: pd.DataFrame, axis: Axis, ink: str, coords: Coords) -> list[go.Scatter]:
+    """Onset rows of a curve as marks on it with their intervals, or a cross where it ended without one.
+
+    Rows of `curves.onset` say their `status`; those of `curves.across` do not, and have no value where the median is
+    later than the record; an interval that goes on beyond it ends in an arrow. What could not be judged, or was under
+    way at the first step, has no mark.
+    """
+    status = dated["status"] if "status" in dated else pd.Series("switched", dated.index)
+    there, look = dated["value"].notna() & (status == "switched"), dict(showlegend=False)
+    if there.any():
+        dates = axis.dates(dated.loc[there], curve)
+        trace = mark(dates, height(curve, axis, dates[0]), "white", ink, "onset", coords, **look)
+        beyond = np.isinf(dated.loc[there, "hi"].to_numpy(float))
+        trace.update(customdata=np.c_[dates[1], np.where(beyond, np.inf, dates[2])])
+        shape = dict(symbol="triangle-right-open", size=9, color=ink, line_width=1.5)
+        arrow = dict(mode="markers", marker=shape, meta={"role": "key"}, hoverinfo="skip", cliponaxis=False, **look)
+        ends = [go.Scatter(arrow, x=np.full(beyond.sum(), axis.last), y=np.asarray(trace.y)[beyond])]
+        return [trace, *(ends if beyond.any() else [])]
+    never = dated.loc[~status.isin(["too few", "begun"])].iloc[:1]
+    if not len(never):
+        return []
+    last = axis.convert(never["last"], curve)
+    return [cross(last, height(curve, axis, last), ink, coords, **look)]
+
+
+def onset_keys(traces: Iterable[go.Scatter], rate: str) -> list[go.Scatter]:
+    """Entries of the legend for those marks of `onsets` that are among the traces."""
+    roles = {role(trace) for trace in traces}
+    looks = {"onset": (f"onset ({rate})", "circle", "white"), "never": ("no onset by the last step", "x-thin", INK)}
+    return [
+        key(name, mode="markers", marker=dict(symbol=symbol, size=7, color=fill, line=dict(color=INK, width=1.5)))
+        for kind, (name, symbol, fill) in looks.items()
+        if kind in roles
+    ]
+
+
+def role(trace: go.Scatter) -> str:
+    """What a trace is: seed, median, band, onset, key, ..."""
+    return str(dict(trace.meta or {})["role"])
+
+
+def key(name: str, **look: Any) -> go.Scatter:
+    """An entry of the legend that is no curve of its own."""
+    return go.Scatter(x=[None], y=[None], name=name, meta={"role": "key"}, showlegend=True, **look)
+
+
+def height(curve: pd.DataFrame, axis: Axis, x: np.ndarray) -> np.ndarray:
+    """How high the line of a curve runs at some places of the axis."""
+    curve, scale = curve.dropna(subset="value"), np.log if axis.log else np.asarray
+    if not len(curve):
+        return np.full(len(x), np.nan)
+    return np.interp(scale(axis.place(x)), scale(axis.place(curve[axis.counts])), curve["value"].to_numpy(float))
+
+
 def rule(
     figure: go.Figure,
     levels: Mapping[str, float],
@@ -69,15 +123,29 @@ def rule(
     inks: Mapping[str, str] | None = None,
     label: bool = True,
 ) -> None:
-    """Draw chance and oracle lines, each labelled at its right end; labels that would touch are spread upwards."""
-    line_of_text = 15 * (span[1] - span[0]) / pixels
-    height = -np.inf
-    for name, level in sorted(levels.items(), key=lambda item: item[1]):
-        ink = (inks or {}).get(name, INK)
+    """Draw chance and oracle lines, each labelled at its right end."""
+    ends = {name: (level, (inks or {}).get(name, INK)) for name, level in levels.items()}
+    for name, (level, ink) in sorted(ends.items(), key=lambda item: item[1][0]):
         look = dict(line=dict(dash="3px,3px", width=1.2, color=ink), xaxis=f"x{panel}", yaxis=f"y{panel}")
         figure.add_trace(line([axis.left, axis.last], [level] * 2, ink, "line", {"strategy": name}, **look))
-        if not label:
-            continue
-        height = max(level, height + line_of_text)
-        place = dict(x=1, y=height, xref=f"x{panel} domain", yref=f"y{panel}", xanchor="left", xshift=4)
+    if label:
+        labels(figure, ends, span, pixels, panel)
+
+
+def labels(
+    figure: go.Figure, ends: Mapping[str, tuple[float, str]], span: tuple[float, float], pixels: int, panel: str = ""
+) -> None:
+    """Name what ends at the right edge, name -> level and ink; labels that would touch are spread."""
+    line_of_text = 15 * (span[1] - span[0]) / pixels
+    named = sorted((item for item in ends.items() if np.isfinite(item[1][0])), key=lambda item: item[1][0])
+    tall = [line_of_text * (1 + name.count("<br>")) for name, _ in named]
+    heights, floor, ceiling = [], -np.inf, span[1] + line_of_text / 2
+    for (_, (level, _)), high in zip(named, tall, strict=True):
+        heights.append(max(level, floor + high / 2))
+        floor = heights[-1] + high / 2
+    for k in reversed(range(len(named))):
+        heights[k] = min(heights[k], ceiling - tall[k] / 2)
+        ceiling = heights[k] - tall[k] / 2
+    for (name, (_, ink)), y in zip(named, heights, strict=True):
+        place = dict(x=1, y=y, xref=f"x{panel} domain", yref=f"y{panel}", xanchor="left", xshift=4, align="left")
         figure.add_annotation(place, text=name, showarrow=False, font=dict(size=12, color=ink))

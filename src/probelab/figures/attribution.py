@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from probelab.figures import _marks as marks
 from probelab.figures import _style as style
@@ -14,7 +11,7 @@ from probelab.figures._axis import Axis
 from probelab.figures._tables import curves, reach, select
 from probelab.rows import pick, tidy
 
-PANEL, GAP = 340, 44  # pixels of height: a panel, between panels
+PANEL = 340  # pixels of height
 NAMES = {
     "embed": "embedding",
     "pos_embed": "positions",
@@ -23,7 +20,7 @@ NAMES = {
     "mlp": "MLP {layer}",
     "norm_bias": "norm bias",
 }
-TOTAL, PALE = "logit difference (their sum)", "#9A9A9A"
+TOTAL = "logit difference (their sum)"
 
 
 def attribution(
@@ -52,37 +49,25 @@ def attribution(
     order = rows.loc[rows["series"] != TOTAL].groupby("series", sort=False)["value"].agg(lambda v: v.abs().max())
     shown = set(order.nlargest(most).index)
     inks = {**style.inks(name for name in order.index if name in shown), TOTAL: style.INK}
-    inner = PANEL * len(panels) + GAP * (len(panels) - 1)
-    figure = make_subplots(
-        rows=len(panels),
-        cols=1,
-        shared_xaxes=True,
-        vertical_spacing=GAP / inner if len(panels) > 1 else 0,
-        subplot_titles=[str(key) if by == "arm" else f"{by} {key}" for key in panels] if len(panels) > 1 else None,
-    )
+    figure, inner, lift = style.stacked(panels, by, PANEL)
     legend = [TOTAL, *(name for name in inks if name != TOTAL)] + ["others"] * (len(order) > len(shown))
-    lines, lift = style.legend_lines(legend), 24 if len(panels) > 1 else 0
+    lines = style.legend_lines(legend)
     note = f"what each component adds, directly, to the logit of answer minus foil; bands: {style.rate(rows)} intervals"
     style.dress(figure, title or "Direct logit attribution over training", note, inner, legend=lines, lift=lift)
     figure.update_layout(meta={"zero": axis.zero, "x_unit": x})
     for name in legend:
-        look = dict(color=inks.get(name, PALE), width=3 if name in inks else 1.2)
+        look = dict(color=inks.get(name, style.PALE), width=3 if name in inks else 1.2)
         figure.add_trace(marks.line([None], [None], style.INK, "key", {}, name=name, line=look, showlegend=True))
     for coords, curve in sorted(drawn, key=lambda one: (one[0]["series"] in inks, one[0]["series"] == TOTAL)):
         name = coords["series"]
-        ink, wide = inks.get(name, PALE), 3.5 if name == TOTAL else 2.2 if name in inks else 1
+        ink, wide = inks.get(name, style.PALE), 3.5 if name == TOTAL else 2.2 if name in inks else 1
         role = {"role": "total" if name == TOTAL else "component"}
         traces = marks.median(curve, axis, ink, {**role, **coords}, name=name, line=dict(color=ink, width=wide))
         figure.add_traces(traces if name in inks else traces[1:], rows=panels.index(coords[by]) + 1, cols=1)
     span = reach([rows["value"], rows["lo"], rows["hi"], [0.0]])
-    for number in range(1, len(panels) + 1):
-        place: dict[str, Any] = dict(row=number, col=1)
-        figure.add_hline(0, line=dict(color=style.INK, width=0.7), layer="below", **place)
-        figure.update_xaxes(axis.layout(), **place)
-        figure.update_yaxes(range=span, title_text=y_title or "logit of answer minus foil", **place)
-        if number < len(panels):
-            figure.update_xaxes(title_text="", **place)
-        axis.mark_break(figure, "" if number == 1 else str(number))
+    figure.add_hline(0, line=dict(color=style.INK, width=0.7), layer="below")
+    figure.update_yaxes(range=span, title_text=y_title or "logit of answer minus foil")
+    axis.under(figure, len(panels))
     return figure
 
 

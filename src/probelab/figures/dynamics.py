@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -41,7 +40,8 @@ def dynamics(
     """
     table = select(table, metric, x, by, "step")
     axis, rules, inks = Axis.of(table, x, log_x), levels(lines), style.inks(table[by].unique())
-    seeds = table.groupby(by, sort=False)["seed"].nunique()
+    seeds = {key: int(n) for key, n in table.groupby(by, sort=False)["seed"].nunique().items()}
+    many = max(seeds.values(), default=0) > 1
     thin, drawn = curves(table, [by, "seed"], x), [table["value"], list(rules.values())]
     thick = [] if band is None else curves(select(band, metric, x, by, "lo", "hi"), [by], x)
     figure = go.Figure()
@@ -56,8 +56,8 @@ def dynamics(
         figure.add_traces(marks.median(rows, axis, inks.get(key, style.INK), coords, legendgroup=str(key)))
         drawn += [rows["lo"], rows["hi"]]
     for key, ink in inks.items():  # one entry in the legend, whatever was drawn
-        name = f"{key} ({seeds[key]} seeds)".strip()
-        look = dict(line=dict(color=ink, width=3 if thick else 1.5), legendgroup=str(key), showlegend=True)
+        name = (f"{key} ({seeds[key]} seed{'s' * (seeds[key] != 1)})" if many else str(key)).strip()
+        look = dict(line=dict(color=ink, width=3 if thick else 1.5), legendgroup=str(key), showlegend=name != "")
         figure.add_trace(marks.line([None], [None], ink, "key", {}, name=name, **look))
     if onsets is not None:
         dated = select(onsets, metric, by, "seed", "status", "last")
@@ -65,16 +65,28 @@ def dynamics(
         for key, ink in inks.items():
             _onsets(figure, where(dated, by, key), where(table, by, key), axis, {by: key}, ink)
     span = reach(drawn)
-    note = "thin: every seed; thick: their median with its 95 % band" if thick else "every seed"
-    note += "; dashed: chance and ideal observers" if rules else ""
-    entries = Counter(trace["legendgroup"] for trace in figure.to_dict()["data"] if trace["showlegend"])
-    title = title or f"{style.called(metric).split(',')[0]} over training"
-    style.dress(figure, title, note, INNER, legend=max(entries.values()), right=style.room(rules))
+    notes = ["thin: every seed" if thick else "every seed"] if many else []
+    if band is not None:
+        rate = style.rate(band)
+        notes += [f"thick: their median with its {rate} band" if many else f"band: {rate} interval"]
+    notes += ["dashed: chance and ideal observers"] if rules else []
+    title, right = title or f"{style.called(metric).split(',')[0]} over training", style.room(rules)
+    style.dress(figure, title, "; ".join(notes), INNER, legend=_legend(figure, right), right=right)
     marks.rule(figure, rules, axis, span, INNER)
     axis.mark_break(figure)
     figure.update_xaxes(axis.layout())
     figure.update_yaxes(range=span, title_text=y_title or style.called(metric))
     return figure
+
+
+def _legend(figure: go.Figure, right: int) -> int:
+    """How many lines the legend takes, an arm's entries one below the other."""
+    names: dict[str, list[str]] = {}
+    for trace in figure.to_dict()["data"]:
+        if trace["showlegend"]:
+            names.setdefault(trace["legendgroup"], []).append(trace["name"])
+    widest = [max(own, key=style.width) for own in names.values()]
+    return style.legend_lines(widest, right) * max(map(len, names.values()), default=0)
 
 
 def _onsets(figure: go.Figure, dated: pd.DataFrame, table: pd.DataFrame, axis: Axis, coords: dict, ink: str) -> None:

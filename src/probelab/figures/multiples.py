@@ -14,8 +14,7 @@ from plotly.subplots import make_subplots
 from probelab.figures import _marks as marks
 from probelab.figures import _style as style
 from probelab.figures._axis import UNITS, Axis
-from probelab.figures._tables import curves, levels, reach, select, where
-from probelab.rows import pick
+from probelab.figures._tables import curves, levels, reach, select, several, where
 
 PANEL, GAP, TICKS, LINE = 190, 16, 34, 18  # pixels of height: a panel, below it (with ticks), a line of its title
 
@@ -105,11 +104,7 @@ def _named(
     table: pd.DataFrame, series: Mapping[str, Mapping[str, Any]] | str, metric: str | None, *columns: str
 ) -> pd.DataFrame:
     """The rows of every series, which the column `series` names; a series that a table has no rows of is left out."""
-    table = select(table, metric, *columns)
-    if isinstance(series, str):
-        table = select(table, None, series).dropna(subset=series)
-        return table.assign(series=table[series].astype(str))
-    return pd.concat([pick(table, **of).assign(series=str(name)) for name, of in series.items()], ignore_index=True)
+    return several(select(table, metric, *columns), series)
 
 
 def _names(rows: pd.DataFrame, series: Mapping[str, Any] | str) -> list[str]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from probelab.figures import _style as style
 from probelab.figures._slider import SLIDER, evenly, slider
-from probelab.figures._tables import curves, select
+from probelab.figures._tables import curves, part, select
 from synthetic_tasks.task import choose
 
 LINE = 26  # pixels of height of a component
@@ -40,7 +40,7 @@ def patching(
     down = [column for column in dict.fromkeys(["layer", *reversed(told)]) if column != across]
     curves(rows, [*down, across], "step")  # one value a cell and step, or an error that says what to choose
     rows = rows.sort_values([*down, across])
-    named = ["".join(map(_part, down, values)) for values in rows[down].itertuples(index=False)]
+    named = ["".join(map(part, down, values)) for values in rows[down].itertuples(index=False)]
     rows = rows.assign(component=named if down else "whole site")
     steps = sorted(rows["step"].unique())
     steps = [steps[k] for k in evenly(len(steps), most)]
@@ -71,8 +71,7 @@ def patching(
         go.Frame(name=str(step), data=[dict(type="heatmap", z=_numbers(cells[step]))], traces=[0]) for step in steps
     ]
     everything = np.concatenate([table.to_numpy(float).ravel() for table in cells.values()])
-    units = {"effect": "change of the metric", "recovery": "share of the gap recovered"}
-    figure.update_layout(coloraxis=style.colours(everything, z_title or units.get(metric, metric)))
+    figure.update_layout(coloraxis=style.colours(everything, z_title or style.called(metric)))
     figure.update_layout(sliders=[slider(steps)])
     every = -(-len(labels) // 32)
     figure.update_xaxes(
@@ -85,12 +84,6 @@ def patching(
     )
     figure.update_yaxes(type="category", title_text="", ticks="", showline=False, ticklabelstandoff=4)
     return figure
-
-
-def _part(column: str, value: Any) -> str:
-    """L0 of a layer, H1 of a head, else the column and its value."""
-    short = {"layer": "L", "head": "H"}.get(column)
-    return f"{short}{int(value)}" if short else f" {column} {value if isinstance(value, str) else int(value)}"
 
 
 def _numbers(table: pd.DataFrame) -> list[list[float]]:

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from probelab.figures import _marks as marks
 from probelab.figures import _style as style
 from probelab.figures._axis import Axis
-from probelab.figures._lanes import AIR, GREY, SLOT, keys, label, lane
+from probelab.figures._lanes import AIR, NAMES, SLOT, axis_of, keys, label, lane, named
 from probelab.figures._tables import curves, levels, reach, select, where
 
 CURVES, GAP, LEAST = 280, 26, 44  # pixels of height: the curves, the gap below them, an arm with its label
@@ -50,7 +50,8 @@ def race(
     arms = _order(onsets, middle, by) if order is None else list(order)
     dated = {arm: where(onsets, by, arm) for arm in arms}
     published = {arm: step for arm, step in (published or {}).items() if arm in arms}
-    axis, inks, rules = _axis(onsets, middle, published, table), style.inks(arms), levels(lines)
+    axis, inks = axis_of(onsets, middle, list(published.values()), table), style.inks(arms)
+    rules = levels(lines)
     slots = max([1, *map(len, dated.values())]) + (2 if len(middle) else 0)
     heights = [] if table is None else [CURVES]
     heights.append(max(slots * SLOT + AIR, LEAST) * len(arms))
@@ -61,7 +62,7 @@ def race(
         for at, (arm, seeds) in enumerate(dated.items())
         for trace in lane(at, {by: arm}, seeds, where(middle, by, arm), inks[arm], published.get(arm), slots)
     ]
-    entries = keys({str(dict(trace.meta or {})["role"]) for trace in traces}, style.rate(middle))
+    entries = keys({"median": f"median over seeds ({style.rate(middle)})", **NAMES}, traces)
     left, right = int(30 + 7 * max([20, *(len(str(arm)) for arm in arms)])), style.room(rules)
     note = "" if table is None else "above: every seed" + ("" if band is None else f", median, {style.rate(band)} band")
     note += ("; below: " if note else "") + "when each seed switched" + (", and their median" if len(middle) else "")
@@ -70,13 +71,8 @@ def race(
     figure.update_layout(margin_l=left, meta={"zero": axis.zero, "metric": metric, "x_unit": "step"})
     figure.add_traces([*entries, *traces], rows=rows, cols=1)
     panel = "" if rows == 1 else "2"
-    for at in range(1, len(arms), 2):
-        area = dict(x0=0, x1=1, xref=f"x{panel} domain", y0=at - 0.5, y1=at + 0.5, yref=f"y{panel}")
-        figure.add_shape(area, type="rect", fillcolor="#F4F5F7", line_width=0, layer="below")
     figure.update_xaxes(axis.layout(), row=rows)
-    labels = [label(arm, seeds, inks[arm]) for arm, seeds in dated.items()]
-    ticks = dict(tickvals=list(range(len(arms))), ticktext=labels, range=[len(arms) - 0.5, -0.5], ticks="")
-    figure.update_yaxes(ticks, showline=False, ticklabelstandoff=6, row=rows)
+    named(figure, [label(arm, seeds, inks[arm]) for arm, seeds in dated.items()], panel)
     if table is not None:
         figure.update_xaxes({**axis.layout(), "title_text": ""}, row=1)
         _above(figure, table, band, by, axis, inks, rules, y_title)
@@ -88,16 +84,6 @@ def _order(onsets: pd.DataFrame, middle: pd.DataFrame, by: str) -> list:
     """The arms by their median; those that have none come last, in the order of the rows."""
     known = middle.dropna(subset="value").set_index(by)["value"]
     return sorted(onsets[by].unique(), key=lambda arm: float(known.get(arm, np.inf)))
-
-
-def _axis(onsets: pd.DataFrame, middle: pd.DataFrame, published: dict, table: pd.DataFrame | None) -> Axis:
-    """From the first checkpoint of the curves, or else from a little before the first date, to the last."""
-    begun = where(onsets, "status", "begun")["since"] if "since" in onsets else []
-    dates = [*(onsets[c] for c in ("value", "lo", "last")), *(middle[c] for c in ("lo", "last")), begun]
-    steps = np.concatenate([np.asarray(d, float) for d in [*dates, list(published.values())]])
-    steps = steps[np.isfinite(steps)]
-    steps = np.r_[steps, 0.8 * steps.min(initial=np.inf)] if table is None else np.r_[steps, table["step"].to_numpy()]
-    return Axis.of(pd.DataFrame({"step": np.asarray(steps[np.isfinite(steps)], float)}), "step", log=True)
 
 
 def _above(
@@ -114,10 +100,10 @@ def _above(
     table = select(table, None, by, "step")
     thick = None if band is None else select(band, None, by, "step", "lo", "hi")
     for coords, curve in curves(table, [by, "seed"], "step"):
-        ink = inks.get(coords[by], GREY)
+        ink = inks.get(coords[by], style.GREY)
         figure.add_trace(marks.line(axis.place(curve["step"]), curve["value"], ink, "seed", coords), row=1, col=1)
     for coords, curve in [] if thick is None else curves(thick, [by], "step"):
-        figure.add_traces(marks.median(curve, axis, inks.get(coords[by], GREY), coords), rows=1, cols=1)
+        figure.add_traces(marks.median(curve, axis, inks.get(coords[by], style.GREY), coords), rows=1, cols=1)
     ends = [] if thick is None else [thick["lo"], thick["hi"]]
     span = reach([table["value"], list(rules.values()), *ends])
     marks.rule(figure, rules, axis, span, CURVES)

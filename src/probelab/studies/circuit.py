@@ -1,6 +1,6 @@
 """Which part of an induction circuit is born when, and since when is it causal?
 
-    probelab reproduce circuit                    three seeds of each task
+    probelab reproduce circuit                    two seeds of each task
     probelab reproduce circuit --preset full      the report card: six seeds of each
 
 The tasks of `induction` (repeats, 4 heads a layer) and of `abrupt` (classification, one head a layer), with checkpoints
@@ -27,7 +27,7 @@ import plotly.graph_objects as go
 
 from probelab import figures
 from probelab.claims import Claim, Estimate, median, of_row
-from probelab.curves import across, onset, order
+from probelab.curves import across, onset, order, over_seeds
 from probelab.measures import Circuit, Classify, Edges, Faithful, Heads, InContext, Patching, Ready
 from probelab.rows import ends, pick, tidy
 from probelab.studies import abrupt, induction
@@ -115,7 +115,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     medians, gaps = across(found, by=("arm", "component", "kind")), []
     for arm, mine in found.groupby("arm", sort=False):
         answer = {"component": ANSWER, "kind": DOES}
-        several = mine[["component", "kind"]].drop_duplicates().to_dict("records")
+        named_once = mine[["component", "kind"]].drop_duplicates().itertuples(index=False)
+        several = [{"component": component, "kind": kind} for component, kind in named_once]
         pairs = [(first, answer) for first in several if first != answer]
         pairs.append(({"component": PREVIOUS, "kind": DOES}, {"component": MATCH, "kind": DOES}))
         gaps += [order(mine, *pair).assign(arm=arm, component=pair[0]["component"]) for pair in pairs]
@@ -221,7 +222,7 @@ CLAIMS = (
     ),
     Claim(
         "sharpens",
-        "Repeats: layer 0 goes on sharpening: the trained net can use where it looks only after the copy loss has fallen.",
+        "Repeats: layer 0 sharpens on: the trained net can use where it looks only after the copy loss has fallen.",
         "this laboratory, seeds 0 to 3",
         gap(REPEATS, PREVIOUS, WORKS),
         LAST,
@@ -231,20 +232,69 @@ CLAIMS = (
 )
 
 
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """What each head moves, nats; heads by their effect at the end, as their numbers mean nothing across seeds."""
+    rows = pick(table, measure="patching", metric="effect", site="z")
+    rows = rows[rows["head"].notna()]
+    end = ends(rows)
+    end["rank"] = end.groupby(["run", "layer"])["value"].rank(ascending=False, method="first")
+    rows = rows.merge(end[["run", "layer", "head", "rank"]], on=["run", "layer", "head"])
+    several = rows.groupby("arm")["head"].transform("nunique") > 1
+    place = np.where(several, ", head " + rows["rank"].astype(int).astype(str), "")
+    component = "layer " + rows["layer"].astype(str) + place
+    return rows.assign(component=component).drop(columns=["layer", "head", "rank"])
+
+
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """Births of the parts in both tasks, what each is worth over training, the edges, and the birth of the circuit."""
-    drawn = {}
-    for arm in (REPEATS, CLASSES):
-        rows, mine = pick(table, arm=arm), pick(dated, arm=arm)
-        if not len(rows):
-            continue
+    """Births of the parts in each task, what each head is worth over training, readiness, and the circuit's edges."""
+    drawn, lanes = {}, [PREVIOUS, MATCH, COPY, ANSWER]
+    parts = dated[dated["component"].isin(lanes)]
+    for arm in table["arm"].unique():
+        onsets, medians, gaps = (pick(parts, arm=arm, measure=of) for of in ("onset", "across", "order"))
+        short = arm.split(",")[0]
         drawn[f"births-{arm}"] = figures.timeline(
-            pick(mine, measure="onset", component=[PREVIOUS, MATCH, COPY, ANSWER]),
-            KINDS,
-            medians=pick(mine, measure="across", component=[PREVIOUS, MATCH, COPY, ANSWER]),
-            order=[PREVIOUS, MATCH, COPY, ANSWER],
-            title=f"Births of the parts of an induction circuit: {arm}",
+            onsets, KINDS, medians=medians, order=lanes, title=f"Births of the parts of an induction circuit: {short}"
         )
+        first = pick(table, arm=arm, measure="edges", seed=int(table["seed"].min()))
+        drawn[f"edges-{arm}"] = figures.edges(first, title=f"What carries where to look: {short}, first seed")
+    late = table[table["step"] >= table["step"].max() / 20]  # before that nothing happens
+    heads = ranked(late)
+    drawn["causal"] = figures.causal(
+        heads,
+        by="component",
+        band=over_seeds(heads, by=("arm", "component", "metric")),
+        onsets=across(onset(heads, by=("run", "component")), by=("arm", "component")),
+        title="What each head moves, on pairs that differ in where the answer stands",
+        y_title="log-probability of the answer (nats)",
+    )
+    ready = pick(late, measure="ready", metric=["model", "given", "looks"]).drop(columns="head", errors="ignore")
+    drawn["ready"] = figures.multiples(
+        ready,
+        {
+            "the net itself": {"metric": "model"},
+            "told where both layers look": {"metric": "given", "layer": 1},
+            "trained net, layer 0 looking as here": {"metric": "looks", "layer": 0},
+            "trained net, layer 1 looking as here": {"metric": "looks", "layer": 1},
+        },
+        band=over_seeds(ready, by=("arm", "metric", "layer")),
+        columns=1,
+        title="One part as it is, the others as in the trained net",
+        y_title="log-probability of the answer (nats)",
+    )
+    whole = pick(late, measure="faithful", metric="effect").drop(columns=["layer", "head"], errors="ignore")
+    drawn["faithful"] = figures.multiples(
+        whole,
+        {
+            "all edges": {"edges": "all"},
+            "the circuit found at the end": {"edges": "circuit"},
+            "all edges but the circuit": {"edges": "complement"},
+            "as many at random": {"edges": "random"},
+        },
+        band=over_seeds(whole, by=("arm", "metric", "edges")),
+        columns=1,
+        title="Since when does the circuit of the trained net do the work?",
+        y_title="effect (logits)",
+    )
     return drawn
 
 
@@ -254,8 +304,8 @@ CIRCUIT = Study(
     source="Olsson et al. 2022, arXiv 2209.11895; Reddy 2023, arXiv 2312.03002; Singh et al. 2024, arXiv 2404.07129",
     presets={
         "smoke": Preset(arms(30, 30, n=8), seeds=(0, 1), minutes=0.3),
-        "quick": Preset(arms(700, 1700), seeds=(100, 101, 102), minutes=5),
-        "full": Preset(arms(1000, 2500), minutes=20),
+        "quick": Preset(arms(700, 1700), seeds=(100, 101), minutes=4),
+        "full": Preset(arms(1000, 2500), minutes=16),
         "paper": Preset(arms(10_000, 150_000), seeds=tuple(range(100, 110)), minutes=1000),
     },
     measures=(Ready(n=64),),
