@@ -245,7 +245,7 @@ class Parity(Task):
     """The last bit is the parity of the others."""
 
     bits: int = 3
-    name = "parity"
+    name = "odd"
 
     @property
     def vocab(self) -> int:

@@ -26,7 +26,7 @@ from synthetic_tasks import Classification, Markov, Repeats, Task
 CHAIN, COPY = Markov(length=20), Repeats(tokens=12, length=30)
 TASKS = [CHAIN, COPY, Classification(classes=16, labels=8, dim=8)]
 MEASURES = [Lens(24), Lens(24, tuned=True), Attribution(24), Attribution(24, by_position=True), Composition()]
-FREE = {"layer", "head", "pos", "component", "sender_layer", "sender_head"}
+FREE = {"layer", "head", "pos", "component", "sender_layer", "sender_head", "pairs"}
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

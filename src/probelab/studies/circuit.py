@@ -226,7 +226,7 @@ CLAIMS = (
         "this laboratory, seeds 0 to 3",
         gap(REPEATS, PREVIOUS, WORKS),
         LAST,
-        "",
+        "not published",
         "decades",
     ),
 )
