@@ -296,11 +296,14 @@ Smoke = Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The results of a study's smoke preset on two processes, made when they are first asked for."""
-    out = tmp_path_factory.mktemp("smoke")
+    """The results of a study's smoke preset on two processes, made when they are first asked for.
+
+    Each study has runs of its own: where two studies share a run, its rows are those of the steps of both.
+    """
+    root = tmp_path_factory.mktemp("smoke")
 
     def made(name: str) -> Path:
-        study, jobs = STUDIES[name], plan(STUDIES[name], "smoke")
+        study, jobs, out = STUDIES[name], plan(STUDIES[name], "smoke"), root / name
         if not (out / "figures" / name).exists():
             execute(jobs, out / "runs", workers=2)
             conclude(study, jobs, out, conduct.barred(study, "smoke", (0, 1), False), images=False)
