@@ -12,7 +12,7 @@ from benchmarks.steps import SHAPES
 from benchmarks.timing import Call, Line, race, ratio, times
 from probelab.spec import Spec, Transformer
 from probelab.train import AHEAD
-from synthetic_tasks import Classification, Markov, Repeats, Task, batch, preset
+from synthetic_tasks import BayesNet, Classification, Markov, Repeats, Task, batch, preset
 
 ROUNDS = 25
 
@@ -23,6 +23,7 @@ def generation() -> list[Line]:
         Markov(states=3, length=100): markov_loop,
         Repeats(tokens=64, length=64): repeats_loop,
         Classification(): classification_loop,
+        preset(BayesNet, "prystawski2023"): bayes_net_loop,
     }
     for task, loop in loops.items():
         rivals: dict[str, Call] = {
@@ -36,9 +37,12 @@ def generation() -> list[Line]:
         )
     small = Transformer(heads=2, d_model=32, d_mlp=128)
     single = Transformer(heads=1, readout=(64,))
+    local = Transformer(heads=4, d_mlp=256)
     studied = {
         "study skew, B64": Spec(Classification(), small, batch=64),
         "study abrupt, new classes, B128": Spec(preset(Classification, "reddy2023", p_novel=0.8), single, batch=128),
+        "bayes_net, 100 variables, B4": Spec(preset(BayesNet, "prystawski2023"), local, batch=4),
+        "bayes_net, 16 variables, B64": Spec(BayesNet(), local, batch=64),
     }
     for shape, spec in (SHAPES | studied).items():
         contestants = {"draw": drawing(spec.task, spec.batch), "step": ours([spec])}
@@ -98,3 +102,27 @@ def classification_loop(task: Classification, rng: np.random.Generator, n: int) 
             row += [item / np.sqrt(1 + task.noise**2), np.full(task.dim, k % task.outputs)]
         rows.append(row)
     return np.array(rows, np.float32)
+
+
+def bayes_net_loop(task: BayesNet, rng: np.random.Generator, n: int) -> np.ndarray:
+    """One sample after the other, variable by variable, until the sequence is full (as in Prystawski et al. 2023)."""
+    net, held, rows = task.fixed.net, task.fixed.held.tolist(), []
+    for _ in range(n):
+        row: list[int] = []
+        while len(row) <= task.context:
+            state: dict[int, int] = {}
+            for v in net.order:
+                p = net.tables[v][tuple(state[parent] for parent in net.parents[v])]
+                state[v] = int(rng.random() < p)
+            away, reach = net.steps[rng.integers(len(net))], rng.geometric(1 - task.scale)
+            shown = [v for v in np.flatnonzero((away >= 0) & (away <= reach)) if rng.random() >= task.dropout]
+            for pair in held:
+                if pair[0] in shown and pair[1] in shown:
+                    shown.remove(pair[rng.integers(2)])
+            rng.shuffle(shown)
+            if shown:
+                row += [task.target, 2 + shown[-1]]
+            for v in shown * 2 if len(shown) == 1 else shown:
+                row += [2 + v, state[v]]
+        rows.append(row[: task.context + 1])
+    return np.array(rows)

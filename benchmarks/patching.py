@@ -73,7 +73,8 @@ def sharp(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def ours(models: list[Model], pairs: Pairs, cells: list[Place]) -> torch.Tensor:
     """Both passes and the sweep: `[member cell batch]`."""
     sweep = Sweep(models, pairs.corrupt, pairs.position)
-    return sweep(cells, sweep.hold(pairs.clean, [cell.name for cell in cells]), logit_difference(pairs))
+    source = sweep.hold(pairs.clean, [cell.name for cell in cells], sweep.read)
+    return sweep(cells, source, logit_difference(pairs))
 
 
 def lens(theirs: object, name: str, bridge: object, pairs: Pairs) -> torch.Tensor:

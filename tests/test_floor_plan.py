@@ -30,6 +30,7 @@ FLOORS = [
         "ripple",
         "changes",
         "answers",
+        "decode",
     ]
     + ["lenses", "composition", "probes", "subspaces", "paths", "circuits"],
     ["measures", "curves", "figures"],

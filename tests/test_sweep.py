@@ -96,6 +96,24 @@ def test_what_one_row_holds_is_that_row_of_all(name: str):
     assert not {f"{last}.{name}" for name in ("hook_resid_pre", "hook_q_input", "attn.hook_k", "attn.hook_v")} & narrow
 
 
+@pytest.mark.parametrize("site", ["z", "k", "pattern", "attn_scores", "post"])
+def test_a_source_at_all_positions_may_part_from_the_base_anywhere(site: str):
+    """At one position of one sequence, for one of two models; where it never does, nothing changes at all."""
+    pairs, spec = TASK.pairs(stream("parts"), 5), SPECS["rotary"]
+    sweep = Sweep(models(spec), pairs.corrupt, pairs.position)
+    cells, metric = [Place(site, layer) for layer in range(2)], difference(pairs)
+    base = sweep.hold(pairs.corrupt, [cell.name for cell in cells])
+    before, source = sweep.unedited(metric), {name: value.clone() for name, value in base.items()}
+    assert torch.equal(sweep(cells[:1], base, metric)[:, 0], before) or site == "attn_scores"  # masked: all rows anew
+    early = [slice(None)] * cells[0].axes.index("pos") + [2]
+    for value in source.values():
+        value[1, 3][tuple(early)] += torch.rand(value[1, 3][tuple(early)].shape, dtype=torch.float64)
+    found, wanted = sweep(cells, source, metric), sweep.one_by_one([(cell,) for cell in cells], source, metric)
+    assert (found - wanted).abs().max() < 1e-9
+    changed = (wanted - before[:, None]).abs() > 1e-6
+    assert changed[1, 0, 3] and changed.sum() == changed[1, :, 3].sum()
+
+
 def test_a_metric_may_read_every_position():
     """The mean loss of all positions, of single places and of two together."""
     spec, pairs = SPECS["rotary"], TASK.pairs(stream("all"), 4)

@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from probelab import curves, figures, measures
     from probelab.api import arrays, example, measure, open, oracle_losses, runs, table, train
     from probelab.clamps import Copy, HandBuiltLayer, Match, OnlyHeads, PreviousToken
+    from probelab.decode import decode, flops
     from probelab.edit import Edit
     from probelab.live import LiveCurve, LiveScores
     from probelab.measures import (
+        Answers,
         Attribution,
         Circuit,
         Classify,
         Composition,
+        Early,
         Edges,
         Faithful,
+        Follow,
         Heads,
         InContext,
         Lens,
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
         Patterns,
         Probe,
         Ready,
+        Reasoning,
+        Sparsity,
         Strategy,
         Use,
     )
@@ -52,15 +58,19 @@ __version__ = "0.1.0"
 HOMES = {
     "probelab.api": ("arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"),
     "probelab.clamps": ("Copy", "HandBuiltLayer", "Match", "OnlyHeads", "PreviousToken"),
+    "probelab.decode": ("decode", "flops"),
     "probelab.edit": ("Edit",),
     "probelab.live": ("LiveCurve", "LiveScores"),
     "probelab.measures": (
+        "Answers",
         "Attribution",
         "Circuit",
         "Classify",
         "Composition",
+        "Early",
         "Edges",
         "Faithful",
+        "Follow",
         "Heads",
         "InContext",
         "Lens",
@@ -71,6 +81,8 @@ HOMES = {
         "Patterns",
         "Probe",
         "Ready",
+        "Reasoning",
+        "Sparsity",
         "Strategy",
         "Use",
     ),
@@ -80,14 +92,17 @@ HOMES = {
     "probelab.sweep": ("Sweep",),
 }
 __all__ = [
+    "Answers",
     "Attribution",
     "Circuit",
     "Classify",
     "Composition",
     "Copy",
+    "Early",
     "Edges",
     "Edit",
     "Faithful",
+    "Follow",
     "HandBuiltLayer",
     "Heads",
     "InContext",
@@ -108,8 +123,10 @@ __all__ = [
     "PreviousToken",
     "Probe",
     "Ready",
+    "Reasoning",
     "RNN",
     "Run",
+    "Sparsity",
     "Spec",
     "Strategy",
     "Subject",
@@ -118,8 +135,10 @@ __all__ = [
     "Use",
     "arrays",
     "curves",
+    "decode",
     "example",
     "figures",
+    "flops",
     "measure",
     "measures",
     "open",

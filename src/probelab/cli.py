@@ -107,7 +107,7 @@ def draw(
     figure: Annotated[
         str,
         typer.Argument(
-            help="dynamics, phases, heads, pattern, multiples, plane, race, phase_diagram; "
+            help="dynamics, phases, heads, pattern, multiples, plane, race, phase_diagram, against; "
             "causal, patching, edges, timeline, probes, lens or attribution."
         ),
     ],
@@ -212,7 +212,8 @@ def measure(
         str,
         typer.Argument(
             help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture; patching, edges, faithful, "
-            "ready; probe, use, lens, attribution or composition."
+            "ready; probe, use, lens, attribution, composition; answers, early, follow, reasoning or "
+            "sparsity."
         ),
     ],
     settings: Annotated[

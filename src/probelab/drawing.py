@@ -125,6 +125,23 @@ def draw_phase_diagram(rows: pd.DataFrame, metric: str | None, folder: Folder | 
     return FIGURES["phase_diagram"](cells.drop_duplicates("run"), metric or "loss", x, y, title=metric or "loss")
 
 
+def draw_against(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
+    """Where every run ended, against the dial that has most values; whatever else differs makes the series."""
+    chosen = ends(one_split(whole(rows, metric or "accuracy")), by=("arm", "run"))
+    told = [c for c in map(str, chosen) if c.startswith(("task.", "model.")) or c in ("way", "estimator")]
+    told = [c for c in told if c != "task.world" and chosen[c].nunique() > 1]
+    dials = [c for c in told if "." in c]
+    if not dials:
+        raise RunError("this figure needs a dial of the task or the model that differs between runs, and here is none")
+    x = max(dials, key=lambda dial: chosen[dial].nunique())
+    others = [c for c in told if c != x]
+    chosen = chosen.drop_duplicates(["run", *others]).drop(columns=["step", "sequences", "tokens"], errors="ignore")
+    parts = [[f"{c.split('.')[-1]} {value}" for value in chosen[c]] for c in others]
+    chosen = chosen.assign(arm=[", ".join(part) for part in zip(*parts, strict=True)] if parts else "")
+    medians = over_seeds(chosen, by=("arm", "metric", x))
+    return FIGURES["against"](chosen, x=x, metric=metric or "accuracy", medians=medians)
+
+
 def draw_lens(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = pick(rows, metric=[f"lens_{metric or 'loss'}", f"tuned_{metric or 'loss'}"])
     return FIGURES["lens"](of_seeds(chosen, "arm", "metric", "layer"), metric or "loss")
@@ -232,4 +249,5 @@ DRAWN: dict[str, Callable[[pd.DataFrame, str | None, Folder | None], go.Figure]]
     "causal": draw_causal,
     "timeline": draw_timeline,
     "probes": draw_probes,
+    "against": draw_against,
 }

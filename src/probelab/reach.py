@@ -51,7 +51,11 @@ def reach(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Ten
     if place.layer == last and (place.site in WRITES or place.pos is None):
         return where_read(sweep, places, held, metric)
     way = Way(sweep, places, held, positions(sweep, places))
-    changed = way.entering(way.after(*way.written())) if place.site in WRITES else way.changed_reading()
+    if place.site in WRITES:
+        stream = way.after(*way.written())
+        changed = (*way.entering(stream), stream)
+    else:
+        changed = way.changed_reading()
     return way.judged(way.after("mid", way.through_attention(*changed), last), metric)
 
 
@@ -80,6 +84,14 @@ def where_read(sweep: Sweep, places: Sequence[Place], source: Tensor, metric: Me
     return torch.where(there.mT, found, sweep.unedited(metric).unsqueeze(1))
 
 
+def taken(value: Tensor, *at: Tensor) -> Tensor:
+    """`value[:, *at]`, many times as fast: the axes behind `member` are made one, and whole rows of it are copied."""
+    index, *others = at
+    for size, other in zip(value.shape[2:], others, strict=False):
+        index = index * size + other
+    return value.flatten(1, len(at)).index_select(1, index.flatten()).unflatten(1, index.shape)
+
+
 class Way:
     """Places of one site, layer and kind: where they are, and what they change there.
 
@@ -102,7 +114,7 @@ class Way:
 
     def at(self, value: Tensor, *inner: Tensor) -> Tensor:
         """What `[member batch pos ...]` is there; `inner` chooses along the axes that follow."""
-        return value[(slice(None), *self.there, *inner)]
+        return taken(value, *self.there, *inner)
 
     def held(self, name: str, layer: int | None = None) -> Tensor:
         """What a site of a layer (this one, by default) holds for the base."""
@@ -148,8 +160,8 @@ class Way:
             change = (self.source - self.held("attn.hook_pattern")).transpose(2, 3)
             values = einsum("mbthe,mhed->mbthd", self.held("attn.hook_v"), out)
             return self.at(change, self.heads, self.keys)[..., None] * values[:, self.there[0], self.keys, self.heads]
-        added = einsum("mbthe,mhed->mbthd", self.carried() - self.held("attn.hook_z"), out)
-        return self.at(added.sum(-2)) if self.place.head is None else self.at(added, self.heads)
+        added = einsum("mbthe,mhed->mhbtd", self.carried() - self.held("attn.hook_z"), out)
+        return self.at(added.sum(1)) if self.place.head is None else taken(added, self.heads, *self.there)
 
     def carried(self) -> Tensor:
         """What the heads would carry if all were the source's, `[member batch pos head d_head]`."""
@@ -174,20 +186,29 @@ class Way:
             scores = scores + relative_scores(q, self.weight("attn.W_rel"))
         return torch.add(future(self.length, q.dtype, q.device), scores, alpha=self.spec.score_scale(self.layer))
 
-    def entering(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Key, value, query and stream of a layer (the last, by default) there, from its stream `x` there."""
-        layer = self.last if layer is None else layer
-        here, normed = f"blocks.{layer}.attn", norm(self.spec.norm, self.params, f"blocks.{layer}.ln1", x)
-        whole = linear(normed, self.params[f"{here}.W_QKV"], self.params.get(f"{here}.b_QKV"))
-        q, k, v = whole.unflatten(-1, (3, self.spec.heads_of(layer), -1)).unbind(-3)
-        if self.rotary:
-            q, k = (rotate_at(part, self.spec.base, self.there[1], self.length) for part in (q, k))
-        return k, v, q, x
+    def entering(self, x: Tensor, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """Key and value of a layer (the last, by default) there, from its stream `x` there."""
+        k, v = self.projected(x, slice(1, 3), self.last if layer is None else layer)
+        return rotate_at(k, self.spec.base, self.there[1], self.length) if self.rotary else k, v
+
+    def asking(self, x: Tensor, at: Tensor, layer: int | None = None) -> Tensor:
+        """Queries of a layer (the last, by default) from its streams `x [member row d_model]`, at positions `[row]`."""
+        (q,) = self.projected(x, slice(0, 1), self.last if layer is None else layer)
+        return rotate_at(q, self.spec.base, at, self.length) if self.rotary else q
+
+    def projected(self, x: Tensor, parts: slice, layer: int) -> tuple[Tensor, ...]:
+        """Some of query (0), key (1) and value (2) of a layer, `[member ... head d_head]`, from its stream."""
+        heads, normed = self.spec.heads_of(layer), norm(self.spec.norm, self.params, f"blocks.{layer}.ln1", x)
+        weight, bias = self.weight("attn.W_QKV", layer), self.params.get(f"blocks.{layer}.attn.b_QKV")
+        weight = weight.unflatten(-1, (3, -1))[..., parts, :].flatten(-2)
+        bias = None if bias is None else bias.unflatten(-1, (3, -1))[..., parts, :].flatten(-2)
+        return linear(normed, weight, bias).unflatten(-1, (parts.stop - parts.start, heads, -1)).unbind(-3)
 
     def changed_reading(self) -> tuple[Tensor, ...]:
-        """Key and value of this layer there where what it reads is changed; if its whole stream, query and stream."""
+        """Key and value of this layer there where what it reads is changed; if its whole stream, the stream too."""
         if self.site == "resid_pre":
-            return self.entering(self.at(self.source), self.layer)
+            stream = self.at(self.source)
+            return *self.entering(stream, self.layer), stream
         k, v = (self.at(self.held(f"attn.hook_{part}")) for part in (f"{self.rotary}k", "v"))
         new = self.at(self.source)
         if self.rotary and self.site == "k":
@@ -204,13 +225,15 @@ class Way:
         keys, values = (self.held(f"attn.hook_{name}", self.last).transpose(2, 3) for name in (f"{self.rotary}k", "v"))
         return stream, q, keys, values
 
-    def through_attention(self, k: Tensor, v: Tensor, q: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-        """The last stream after attention where it is read, if one position has this key, value (query and stream)."""
+    def through_attention(self, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        """The last stream after attention where it is read, if one position has this key and value (and stream)."""
         stream, query, keys, values = self.reading()
         stream, query, behind = stream.unsqueeze(2), query.unsqueeze(2), self.read[:, None] - self.there[1]
-        if q is not None and x is not None:
-            itself = (self.pos == self.read[:, None])[..., None]
-            query, stream = torch.where(itself[..., None], q, query), torch.where(itself, x, stream)
+        if x is not None:
+            itself = self.pos == self.read[:, None]
+            b, c = itself.nonzero(as_tuple=True)
+            stream, query = torch.where(itself[..., None], x, stream), query.repeat(1, 1, itself.shape[1], 1, 1)
+            query[:, b, c] = self.asking(taken(x, b, c), self.read[b])
         scores = scores_at(self.spec, self.last, self.params, query, keys, self.read).expand(-1, -1, k.shape[2], -1, -1)
         own = self.entry(query, k, behind)[..., None]  # of keys behind the reader too: `judged` leaves them out
         at = self.there[1][None, :, :, None, None].expand_as(own)

@@ -1,8 +1,9 @@
 """Interventions that change many positions: recomputed from there to the position read.
 
-Behind a place at all positions whole streams are computed, but of the last layer only what is read (`throughout`). One
-key, value or stream of the last layer but one changes rows (sequence, cell, position) from its position to the one that
-is read, as a causal model allows: behind that layer only these are computed (`Ripple`).
+A change in the last layer but one changes rows (sequence, cell, position) of its stream, none behind the position that
+is read, as a causal model allows: behind that layer only these are computed (`Ripple`). For one key, value or stream
+they begin at its position; for a place at all positions, where the source parts from the base. Behind a place at all
+positions of an earlier layer whole streams are computed, but of the last layer only what is read (`Throughout`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from probelab.answers import Metric
 from probelab.attention import scores_at
 from probelab.model import block
 from probelab.places import Place
-from probelab.reach import READS, WRITES, Way, known, positions, where_asked
+from probelab.reach import READS, WRITES, Way, known, positions, taken, where_asked
 from probelab.weights import linear
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def spreads(sweep: Sweep, place: Place) -> bool:
 def ripple(sweep: Sweep, cells: list[tuple[Place, ...]], source: Mapping[str, Tensor], metric: Metric) -> Tensor:
     """The metric `[member cell batch]` of cells of one site, layer and kind, one place each."""
     places, held = [cell[0] for cell in cells], source[cells[0][0].name]
-    if places[0].pos is None:
+    if places[0].layer < sweep.spec.layers - 2:
         way = Throughout(sweep, places, held)
         return way.judged(way.onward(*way.written()), metric)
     way = Ripple(sweep, places, held)
-    return way.judged(way.after("mid", way.onward(way.after("mid", way.attended())), way.last), metric)
+    stage, rows = way.written() if places[0].pos is None else ("mid", way.attended())
+    return way.judged(way.after("mid", way.onward(way.after(stage, rows)), way.last), metric)
 
 
 class Throughout(Way):
@@ -65,12 +67,30 @@ class Ripple(Way):
     """Rows `[row]`: `sequence`, `cell`, `query`. What is there has the axes `member row ...`."""
 
     def __init__(self, sweep: Sweep, places: Sequence[Place], source: Tensor):
-        super().__init__(sweep, places, source, positions(sweep, places))
+        everywhere = places[0].pos is None
+        super().__init__(sweep, places, source, (where_asked if everywhere else positions)(sweep, places))
         self.cells = Way(sweep, places, source, self.pos)
         query = torch.arange(self.length, device=source.device)
-        inside = (query >= self.pos[..., None]) & (query <= self.read[:, None, None]) & (self.pos >= 0)[..., None]
+        begun = self.differing() if everywhere else (query >= self.pos[..., None]) & (self.pos >= 0)[..., None]
+        inside = begun & (query <= self.read[:, None, None])
         self.sequence, self.cell, self.query = inside.nonzero(as_tuple=True)
         self.there = (self.sequence, self.query)
+        self.heads, self.keys, self.neurons = (
+            at[self.sequence, self.cell] for at in (self.heads, self.keys, self.neurons)
+        )
+
+    def differing(self) -> Tensor:
+        """The positions at which a source at all of them changes the stream, bool `[batch cell pos]`.
+
+        Two inputs that begin alike hold the same up to where they part, and patching one with the other changes nothing
+        before.
+        """
+        axis = 2 + self.place.axes.index("pos")
+        change = (self.source - self.sweep.held(self.place.name)[0]).movedim(axis, 2).flatten(3)
+        differs = (change.abs().amax(-1) != 0).any(0)  # so does NaN, of two masked scores
+        if self.site in READS:  # a key changes all later queries' rows
+            differs = differs.cumsum(-1) > 0
+        return differs.unsqueeze(1).expand(-1, self.pos.shape[1], -1)
 
     def attended(self) -> Tensor:
         """The stream after this layer's attention in each row, where it reads something else at one position.
@@ -79,7 +99,7 @@ class Ripple(Way):
         head would carry without that key, it carries w v + (1 - w) z', w = 1 / (1 + exp(S - s)).
         """
         changed = self.cells.changed_reading()
-        k, v = (part[:, self.sequence, self.cell] for part in changed[:2])
+        k, v = (taken(part, self.sequence, self.cell) for part in changed[:2])
         pos = self.pos[self.sequence, self.cell]
         others, total = self.without(pos)
         own = self.entry(self.at(self.held(f"attn.hook_{self.rotary}q")), k, self.query - pos, self.layer)
@@ -87,7 +107,8 @@ class Ripple(Way):
         z, stream = weight * v + (1 - weight) * others, self.at(self.held("hook_resid_pre"))
         if self.site == "resid_pre":
             itself = (self.query == pos).nonzero(as_tuple=True)[0]
-            k, v, q, x = (part[:, self.sequence[itself], self.cell[itself]] for part in changed)
+            k, v, x = (part[:, self.sequence[itself], self.cell[itself]] for part in changed)
+            q = self.asking(x, self.query[itself], self.layer)
             z[:, itself], stream[:, itself] = self.asked_anew(q, k, v, itself), x
         return stream + linear(z.flatten(-2), self.weight("attn.W_O"), self.params.get(f"blocks.{self.layer}.attn.b_O"))
 
@@ -99,8 +120,8 @@ class Ripple(Way):
         """
         pattern, total, most, rest, rest_total = self.sweep.once(f"attention of layer {self.layer}", self.attention)
         v, z = self.held("attn.hook_v"), self.at(self.held("attn.hook_z"))
-        weight = pattern[:, self.sequence, self.query, pos]
-        others = (z - weight[..., None] * v[:, self.sequence, pos]) / (1 - weight)[..., None]
+        weight = taken(pattern, self.sequence, self.query, pos)
+        others = (z - weight[..., None] * taken(v, self.sequence, pos)) / (1 - weight)[..., None]
         first = self.at(most) == pos[:, None]
         return (
             torch.where(first[..., None], self.at(rest), others),
@@ -140,17 +161,18 @@ class Ripple(Way):
 
     def onward(self, after: Tensor) -> Tensor:
         """The stream after the last layer's attention where it is read, if rows of the stream before are `after`."""
-        k, v, q, x = self.entering(after)
+        k, v = self.entering(after)
         stream, query, keys, values = self.reading()
         count, b, c = self.pos.shape[1], self.sequence, self.cell
         stream, query = (part.unsqueeze(2).repeat(1, 1, count, *[1] * (part.dim() - 2)) for part in (stream, query))
-        itself = self.query == self.read[b]
-        stream[:, b[itself], c[itself]], query[:, b[itself], c[itself]] = x[:, itself], q[:, itself]
+        itself = (self.query == self.read[b]).nonzero(as_tuple=True)[0]
+        stream[:, b[itself], c[itself]] = after[:, itself]
+        query[:, b[itself], c[itself]] = self.asking(after[:, itself], self.query[itself])
         scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
-        own = self.entry(query[:, b, c], k, self.read[b] - self.query)
+        own = self.entry(taken(query, b, c), k, self.read[b] - self.query)
         scores[:, b, c, :, self.query] = own.transpose(0, 1)
         pattern = scores.softmax(-1)
-        z = (pattern.transpose(2, 3) @ values).transpose(2, 3)
-        change = pattern[:, b, c, :, self.query].transpose(0, 1)[..., None] * (v - self.at(values.transpose(2, 3)))
-        z = z.flatten(1, 2).index_add(1, b * count + c, change).view_as(z)
-        return self.joined(stream, z)
+        weight = pattern[:, b, c, :, self.query].transpose(0, 1)
+        pattern[:, b, c, :, self.query] = 0
+        z = (pattern.transpose(2, 3) @ values).transpose(2, 3).flatten(1, 2)
+        return self.joined(stream, z.index_add(1, b * count + c, weight[..., None] * v).unflatten(1, (-1, count)))

@@ -32,6 +32,10 @@ WHOLE = {
     "trained_at",
     "sender_layer",
     "sender_head",
+    "kept",
+    "link",
+    "distance",
+    "drawn",
 }
 
 

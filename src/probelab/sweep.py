@@ -36,7 +36,7 @@ class Sweep:
     base    the sequences that are intervened on; what sites hold for them is kept, all of them at once
     read    the position of each sequence that the metric reads, int `[batch]`; None: all positions
 
-    A change at one position is followed along the one way that it can take (`reach`); one that spreads over positions
+    A change at one position is followed along the one way that it can take (`reach`); one that changes many positions
     of the last layer but one, row by row (`ripple`); all others start at the layer that they change (`onward`). Each
     gives what one whole pass a cell gives (`one_by_one`), which clamped and recurrent models take.
     """
@@ -165,7 +165,7 @@ class Sweep:
         heads = max(map(spec.heads_of, range(spec.layers)))
         floats = 8 * spec.d_model + 2 * spec.d_mlp + model.task.outputs + 3 * heads * length
         floats *= len(self.models) * len(self.base) * (1 if way == "reach" else length)
-        room = min(model.memory, CACHE) if self.device == "cpu" else model.memory
+        room = min(model.memory, 2 * CACHE) if self.device == "cpu" else model.memory
         return max(1, room // (4 * floats))
 
     def onward(self, cells: list[tuple[Place, ...]], source: Held, metric: Metric) -> Tensor:

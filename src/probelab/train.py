@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -288,12 +289,22 @@ def write_env(folder: Folder, device: str) -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread on the CPU: the results then do not depend on the machine's cores, and tiny matrices are faster."""
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process reuse up to 64 MiB of freed memory, rather than fault in new pages for every large tensor.
+
+    glibc keeps blocks up to the largest that it saw freed; 32 MiB is the most that it learns from (`man mallopt`).
+    """
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
 @contextmanager

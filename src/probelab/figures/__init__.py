@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probelab.figures._save import plotted, save
+from probelab.figures.against import against
 from probelab.figures.attribution import attribution
 from probelab.figures.causal import causal
 from probelab.figures.dynamics import dynamics
@@ -35,10 +36,12 @@ FIGURES = {
     "causal": causal,
     "timeline": timeline,
     "probes": probes,
+    "against": against,
 }
 
 __all__ = [
     "FIGURES",
+    "against",
     "attribution",
     "causal",
     "dynamics",

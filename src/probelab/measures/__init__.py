@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from probelab.measures._contract import Measure, Named
+from probelab.measures.answers import Answers
 from probelab.measures.attribution import Attribution
 from probelab.measures.circuit import Circuit
 from probelab.measures.classify import Classify
 from probelab.measures.composition import Composition
+from probelab.measures.early import Early
 from probelab.measures.edges import Edges
 from probelab.measures.faithful import Faithful
+from probelab.measures.follow import Follow
 from probelab.measures.heads import Heads
 from probelab.measures.icl import InContext
 from probelab.measures.lens import Lens
@@ -19,6 +22,8 @@ from probelab.measures.patching import Patching
 from probelab.measures.patterns import Patterns
 from probelab.measures.probe import Probe
 from probelab.measures.ready import Ready
+from probelab.measures.reasoning import Reasoning
+from probelab.measures.sparsity import Sparsity
 from probelab.measures.strategy import Strategy
 from probelab.measures.use import Use
 
@@ -41,16 +46,24 @@ MEASURES: dict[str, type] = {
     "lens": Lens,
     "attribution": Attribution,
     "composition": Composition,
+    "answers": Answers,
+    "early": Early,
+    "follow": Follow,
+    "reasoning": Reasoning,
+    "sparsity": Sparsity,
 }
 
 __all__ = [
     "MEASURES",
+    "Answers",
     "Attribution",
     "Circuit",
     "Classify",
     "Composition",
+    "Early",
     "Edges",
     "Faithful",
+    "Follow",
     "Heads",
     "InContext",
     "Lens",
@@ -63,6 +76,8 @@ __all__ = [
     "Patterns",
     "Probe",
     "Ready",
+    "Reasoning",
+    "Sparsity",
     "Strategy",
     "Use",
 ]

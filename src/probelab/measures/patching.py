@@ -23,7 +23,7 @@ from synthetic_tasks.task import Pairs, choose, require
 
 AXES = ("head", "position", "role", "key", "neuron")
 CHANGES = ("denoise", "noise", "zero", "mean", "resample", "gaussian")
-TOGETHER = 4  # checkpoints at a time; more only miss the CPU's cache
+TOGETHER = 8  # checkpoints at a time; more only miss the CPU's cache
 
 
 @dataclass(frozen=True)
