@@ -165,6 +165,14 @@ def test_series_that_share_an_x_stand_side_by_side_within_the_figure(series: int
     assert dots.min() > 10 and placed.max() < inner - 10
 
 
+def test_many_series_at_many_numbers_stand_closer():
+    one = errors().query("estimator == 'direct' and condition == 'local'")
+    rows = pd.concat([one.assign(arm=f"series {k}", size=100 * j) for k in range(8) for j in range(1, 13)])
+    figure: Any = against(rows, x="size", medians=over_seeds(rows, by=("arm", "size")))
+    placed = np.array([pixels(figure, trace.x) for trace in role(figure, "median")])
+    assert np.all(placed[0, 1:] > placed[-1, :-1] + 10) and np.all(np.diff(placed, axis=0) > 2)
+
+
 def test_series_with_an_x_of_their_own_stand_at_it():
     rows = solved()
     rows["flops"] = rows["task.k"] * np.where(rows["arm"] == "chain", 1e6, 1.5e5)

@@ -119,7 +119,7 @@ def test_answers_at_once_forced_and_free(rows: dict[str, pd.DataFrame]) -> None:
 
 
 def test_a_chain_that_is_written_wrong_is_not_the_right_chain() -> None:
-    """Turned answers: the model infers from other secret bits, so its steps are steps, and mostly not the right ones."""
+    """Turned answers: the model infers from other secret bits, so its steps are mostly not the right ones."""
     other = Writer("show", Parity(bits=10, secret=4, samples=None, world=1))
     found = table(Answers(n=400), Planted(TASK, other))
     assert value(found, way="free", metric="steps") == 1 and 0.02 < value(found, way="free", metric="chain") < 0.5

@@ -256,7 +256,7 @@ def test_values_operators_and_shapes_are_as_likely():
     single = Arithmetic(5, 1).grow(stream("pairs"), np.ones(n, np.int64))
     zero = single[(form.value(form.bare(single)) == 0) & (single[:, 2] == 7)][:, [1, 3]]
     pairs = np.bincount(zero @ [5, 1], minlength=25) / len(zero)
-    assert pairs[pairs > 0] == pytest.approx([1 / 9] * 9, abs=0.015)  # 0 x and x 0
+    assert pairs[pairs > 0] == pytest.approx([1 / 9] * 9, abs=0.03)  # 0 x and x 0
 
 
 def test_training_is_of_all_sizes_and_the_test_of_the_largest():

@@ -1,4 +1,4 @@
-"""Estimators on planted models: one that knows the network, one that knows only marginals, one that looks one step back."""
+"""Estimators on planted models: one that knows the network, one that knows only marginals."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_who_knows_marginals_alone_gains_nothing_by_steps() -> None:
 
 
 def test_the_sum_over_a_scaffold_is_that_of_probability() -> None:
-    """Against a table of all joint states: sum over s of p(s | c) p(t | nearest of s and c), for a model by `nearest`."""
+    """Against a table of all joint states: sum over s of p(s | c) p(t | s, c)."""
     states = np.array([*np.ndindex(*[2] * 6)])
     net, batch = LINE.fixed.net, LINE.queries("held")
     joint = np.prod([np.where(states[:, v] == 1, *_table(net, states, v)) for v in range(6)], axis=0)
@@ -75,7 +75,9 @@ def test_the_sum_over_a_scaffold_is_that_of_probability() -> None:
         seen = states[:, c] == e
         assert guess.p[i] == pytest.approx(joint[seen & (states[:, t] == 1)].sum() / joint[seen].sum(), abs=1e-5)
         s = int(batch.facts["scaffold"][i, 0])
-        by_step = [joint[(w := seen & (states[:, s] == v)) & (states[:, t] == 1)].sum() / joint[w].sum() for v in (0, 1)]
+        by_step = [
+            joint[(w := seen & (states[:, s] == v)) & (states[:, t] == 1)].sum() / joint[w].sum() for v in (0, 1)
+        ]
         assert change[i] == pytest.approx(by_step[1] - by_step[0], abs=1e-5)
         weight = [joint[seen & (states[:, s] == v)].sum() / joint[seen].sum() for v in (0, 1)]
         spread = sum(w * (p - guess.p[i]) ** 2 for w, p in zip(weight, by_step, strict=True))
@@ -84,7 +86,11 @@ def test_the_sum_over_a_scaffold_is_that_of_probability() -> None:
 
 def _table(net: Any, states: np.ndarray, v: int) -> tuple[np.ndarray, np.ndarray]:
     """p(v = 1 | its causes) and the rest, for each state."""
-    one = net.tables[v][tuple(states[:, list(net.parents[v])].T)] if net.parents[v] else np.full(len(states), net.tables[v])
+    one = (
+        net.tables[v][tuple(states[:, list(net.parents[v])].T)]
+        if net.parents[v]
+        else np.full(len(states), net.tables[v])
+    )
     return one, 1 - one
 
 
@@ -112,7 +118,9 @@ def test_texts_are_read_by_the_names_in_them() -> None:
     batch = TASK.sample(np.random.default_rng(0), 50, "held_scaffold")
     named = written(TASK, TASK.chain.cut(batch))
     expected = np.zeros((50, 8), bool)
-    for row, (s, o, t) in enumerate(zip(batch.facts["scaffold"], batch.facts["observed"], batch.facts["target"], strict=True)):
+    for row, (s, o, t) in enumerate(
+        zip(batch.facts["scaffold"], batch.facts["observed"], batch.facts["target"], strict=True)
+    ):
         expected[row, [*s[s >= 0], o, t]] = True
     assert (named == expected).all()
 

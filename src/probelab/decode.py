@@ -22,7 +22,13 @@ from synthetic_tasks import Task
 from synthetic_tasks.task import require
 
 Array = np.ndarray
-MATRICES = ("weight", "output", "hidden", "unembed", "recurrent")  # roles of parameters that every symbol is multiplied by
+MATRICES = (
+    "weight",
+    "output",
+    "hidden",
+    "unembed",
+    "recurrent",
+)  # roles of parameters that every symbol is multiplied by
 KEPT = 3 / 4  # finished texts leave when fewer than this share of those at hand is unfinished
 
 
@@ -57,7 +63,9 @@ def decode(
         for length in np.unique(lengths):
             rows = np.flatnonzero((lengths == length) & (parse(told) < 0))
             for part in np.array_split(rows, -(-len(rows) // rows_at_a_time(model))) if len(rows) else ():
-                told[part] = _lot(model, told[part], int(length), parse, temperature, None if luck is None else luck[part])
+                told[part] = _lot(
+                    model, told[part], int(length), parse, temperature, None if luck is None else luck[part]
+                )
     return told
 
 

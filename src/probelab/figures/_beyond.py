@@ -9,8 +9,8 @@ import pandas as pd
 def seeds(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """Rows with their `role` and height `y`: seed (value), never (last) or begun (since), as `status` says.
 
-    Without a status, what has no value but a last step was never there. A curve too short to judge has no height. `text`
-    counts the seeds that are beyond the record at one place (by, x), on one of them; `of` says it in words.
+    Without a status, what has no value but a last step was never there; what was too short to judge has no height.
+    `text` counts the seeds that are beyond the record at one place (by, x), on one of them; `of` says it in words.
     """
     status = rows["status"] if "status" in rows else pd.Series("switched", rows.index)
     there = rows["value"].notna() & (status == "switched")

@@ -18,7 +18,9 @@ def chain_of(measure: str, subject: Subject) -> Chain:
     """The chain of a run's task, or an error that says what to measure instead."""
     chain = getattr(subject.task, "chain", None)
     if chain is None:
-        raise ValueError(f"{measure} needs a task with chains, and {subject.task.name!r} has none: measure loss or lens")
+        raise ValueError(
+            f"{measure} needs a task with chains, and {subject.task.name!r} has none: measure loss or lens"
+        )
     return chain
 
 

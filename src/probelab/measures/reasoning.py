@@ -45,7 +45,7 @@ class Reasoning:
 
     error              to the true conditional; by `distance` (edges between the two) and over all
     error_to_marginal  to the true marginal
-    With `drawn` samples instead of a sum (1: the paper's M = 1), the errors expected: that of the mean plus its variance
+    With `drawn` samples instead of a sum (1: the paper's M = 1), the errors expected: of the mean plus its variance
 
     Of free chains: `ended`, share that end; `length`, variables in between; `separating`, share whose variables
     d-separate the two; `separating_chance`, the same of as many variables drawn at random.

@@ -20,7 +20,7 @@ class Sparsity:
     """Metric `attention_entropy` of every `layer` and `head`: 1 if no query prefers any key, 0 if one looks at one key.
 
     The entropy of a query's pattern over the log of the number of keys that it may look at; the least of all queries of
-    a sequence, the first two left out; mean with 95 % interval over sequences. Rows without a head are of the least head
+    a sequence, the first two left out; mean with 95 % interval over sequences. Rows without a head: the least head
     of each sequence.
 
     n      sequences that training never sees

@@ -46,7 +46,11 @@ def arms(steps: int, bits: int = 20) -> dict[str, Arm]:
 def parts(table: pd.DataFrame) -> pd.DataFrame:
     """Writing, using and answering, as curves of one component each."""
     free = pick(table, measure="answers", way="free")
-    told = {WRITES: pick(free, metric="steps"), RIGHT: pick(free, metric="chain"), ANSWERS: pick(free, metric="accuracy")}
+    told = {
+        WRITES: pick(free, metric="steps"),
+        RIGHT: pick(free, metric="chain"),
+        ANSWERS: pick(free, metric="accuracy"),
+    }
     told[USES] = pick(table, measure="follow", metric="follow", mode="swapped")
     return pd.concat([rows.assign(component=name, metric="share") for name, rows in told.items()])
 
@@ -54,7 +58,9 @@ def parts(table: pd.DataFrame) -> pd.DataFrame:
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """When a net writes steps, writes the right ones, goes by them, and answers; and what comes first."""
     rows = parts(table)
-    rows = rows[rows["task.secret"] == rows["task.secret"].max()]  # with few bits use comes and goes: it has no one date
+    rows = rows[
+        rows["task.secret"] == rows["task.secret"].max()
+    ]  # with few bits use comes and goes: it has no one date
     found = onset(rows, by=("run", "component"))
     medians, gaps = across(found, by=("arm", "component")), []
     for arm, mine in found.groupby("arm", sort=False):
@@ -218,10 +224,11 @@ FAITHFUL = Study(
     draw=draw,
     claims=CLAIMS,
     tried=(
-        "On seed 0: with chains broken off in three tenths of the sequences the net learns to do the last two steps in "
-        "its head, and the area at k = 6 falls from 1 (step 100) to .64 (step 600). One layer learns chains of 6, but "
-        "not when they break off (.62 right at step 500). Init gpt2 (.02) takes three times as long. On seeds 0 to 2 at "
-        "step 400: areas .85 to .96 and 0 to .01; k = 2 still follows .28 to .46 of turned steps, and falling."
+        "On seed 0: with chains broken off in three tenths of the sequences the net learns to do the last two steps "
+        "in its head, and the area at k = 6 falls from 1 (step 100) to .64 (step 600). One layer learns chains of 6, "
+        "but not when they break off (.62 right at step 500). Init gpt2 (.02) takes three times as long. On seeds 0 "
+        "to 2 at step 400: areas .85 to .96 and 0 to .01; k = 2 still follows .28 to .46 of turned steps, and "
+        "falling."
     ),
     next="task.early=0.3",
     panels={"hard": (HARD,), "easy": (EASY,)},

@@ -247,10 +247,10 @@ PARITY = Study(
     draw=draw,
     claims=CLAIMS,
     tried=(
-        "On seed 0. With init gpt2 (.02) and width 32 the net did not learn k = 2 at once in 1,000 steps, and the chain "
-        "of k = 6 took 320; with lecun, 100 and 80. Learning rate 5e-3 at once: k = 2 takes 600 steps instead of 100, "
-        "k = 3 stays at .86. At 2e-3 these take 350, and k = 4 3,700 steps (.61 at 3,200): too long for the six seeds of "
-        "the report. Rotary positions without an MLP did not learn chains of 6 in 600 steps (width 64)."
+        "On seed 0. With init gpt2 (.02) and width 32 the net did not learn k = 2 at once in 1,000 steps, and the "
+        "chain of k = 6 took 320; with lecun, 100 and 80. Learning rate 5e-3 at once: k = 2 takes 600 steps instead "
+        "of 100, k = 3 stays at .86. At 2e-3 these take 350, and k = 4 3,700 steps (.61 at 3,200): too long for the "
+        "six seeds of the report. Rotary positions without an MLP did not learn chains of 6 in 600 steps (width 64)."
     ),
     next="task.format=tree",
     panels={"headline": (name(CHAIN, 6), name(DIRECT, 2), name(DIRECT, 6))},
