@@ -10,6 +10,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})  # before to
 
 import torch  # noqa: E402
 
+from benchmarks.decoding import decoding  # noqa: E402
 from benchmarks.generation import generation  # noqa: E402
 from benchmarks.patching import patching  # noqa: E402
 from benchmarks.probing import probing  # noqa: E402
@@ -19,7 +20,8 @@ from benchmarks.timing import Line, as_table  # noqa: E402
 from synthetic_tasks.task import choose_from  # noqa: E402
 
 SECTIONS = {
-    section.__name__: section for section in (step, stack, checkpoints, generation, patching, probing, processes)
+    section.__name__: section
+    for section in (step, stack, checkpoints, generation, decoding, patching, probing, processes)
 }
 HEAD = """# Speed
 

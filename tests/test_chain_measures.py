@@ -11,11 +11,12 @@ import torch
 from planted import TINY, Planted, grown, table, value
 
 from probelab.decode import flops
-from probelab.measures import Answers, Early, Follow
+from probelab.edit import Edit
+from probelab.measures import Answers, BackPatch, Early, Follow
 from probelab.measures.early import agreement, over
-from probelab.spec import LSTM
+from probelab.spec import LSTM, Transformer
 from probelab.subject import Model, as_batch
-from synthetic_tasks import Markov, Parity
+from synthetic_tasks import Markov, Parity, TwoHop
 
 TASK = Parity(bits=10, secret=4, samples=None)
 MARK = 2
@@ -144,3 +145,35 @@ def test_what_has_no_steps_is_refused(kind: Any) -> None:
     else:
         with pytest.raises(ValueError, match="writes none on test"):
             table(kind(n=50), Planted(at_once, grown(at_once)))
+
+
+def test_back_patching_is_what_it_says_cell_by_cell() -> None:
+    task = TwoHop(entities=12, relations=4, phi=2.0, format="direct")
+    spec = Transformer(layers=3, heads=2, d_model=16, d_mlp=32, init="lecun")
+    model = grown(task, spec, 1, 2.0)  # of a seed that is right now and then
+    subject = Planted(task, model, model=spec)
+    found = table(BackPatch(n=60, split="ood"), subject)
+    batch = subject.batch(60, "ood")
+    asked, truth = batch.tokens[:, :4], batch.facts["answer"]
+    before = model(asked)[:, -1].argmax(-1).numpy()
+    assert value(found, metric="right") == pytest.approx((before == truth).mean())
+    rescued = np.zeros((4, 60), bool)
+    for pos, (layer, sender) in (
+        (p, pair) for p in range(4) for pair in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+    ):
+        site = "blocks.2.hook_resid_post" if sender == 3 else f"blocks.{sender}.hook_resid_pre"
+        moved = model.cache(asked, [site])[site][:, pos]
+
+        def put(x: torch.Tensor, context: Any, moved: torch.Tensor = moved, pos: int = pos) -> torch.Tensor:
+            return torch.cat([x[:, :pos], moved[:, None], x[:, pos + 1 :]], 1)
+
+        now = model(asked, [Edit(f"blocks.{layer}.hook_resid_pre", put)])[:, -1].argmax(-1).numpy() == truth
+        rescued[pos] |= now
+        cell = found[(found["layer"] == layer) & (found["sender_layer"] == sender) & (found["pos"] == pos)]
+        assert value(cell, metric="rescued") == pytest.approx(now[before != truth].mean())
+    for pos in range(4):
+        whole = found[found["layer"].isna() & (found["pos"] == pos)]
+        assert value(whole, metric="rescued") == pytest.approx(rescued[pos][before != truth].mean())
+    assert rescued.any() and not rescued.all()
+    with pytest.raises(ValueError, match="several on train"):
+        table(BackPatch(n=60, split="train"), subject)

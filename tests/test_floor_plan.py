@@ -236,5 +236,5 @@ def test_every_file_opens_with_a_docstring():
 
 def test_every_file_can_be_read_in_one_sitting():
     lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(ROOT).values()}
-    assert statistics.median(lengths.values()) < 125
+    assert statistics.median(lengths.values()) < 130
     assert {path: n for path, n in lengths.items() if n > 330} == {}

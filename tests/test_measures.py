@@ -61,7 +61,7 @@ FREE = {
 }
 
 # of a gap or of chains that a random model does not have: NaN
-SHARES = ("recovery", "faithfulness", "aoc_over_chance", "separating", "separating_chance", "length")
+SHARES = ("recovery", "faithfulness", "aoc_over_chance", "separating", "separating_chance", "length", "rescued", "kept")
 
 
 def small(kind: type, **dials: Any) -> Any:
@@ -85,7 +85,7 @@ def test_the_table_lists_the_files_of_the_folder():
 
 
 FOR_CLASSIFIERS = ("classify", "circuit", "mixture")
-FOR_CHAINS = ("answers", "early", "follow")
+FOR_CHAINS = ("answers", "early", "follow", "backpatch")
 ASKED_ONCE = ("classification", "parity", "addition", "two_hop", "bayes_net")
 
 

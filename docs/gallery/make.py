@@ -22,17 +22,24 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "src" / "probelab" / "examples"
 KEPT = ["arm", "run", "seed", "step", "sequences", "tokens", "measure", "split", "metric", "value"]
 KEPT += ["strategy", "layer", "head", "pos", "site", "pairs", "sender", "receiver", "edges"]
-KEPT += [f"task.{dial}" for dial in ("p_bursty", "classes", "zipf", "noise", "multiplicity")]
+KEPT += ["way", "kept", "mode", "link", "estimator", "distance", "drawn"]
+KEPT += [f"task.{dial}" for dial in ("p_bursty", "classes", "zipf", "noise", "multiplicity", "format", "secret")]
 METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_oracle", "previous_token", "prefix_matching"]
 METRICS += ["accuracy", "accuracy_in_context", "owned_accuracy", "log_prob", "context_mass", "weight"]
 METRICS += ["label_to_item", "query_to_correct", "looks", "given", "model", "effect", "edge_effect"]
 METRICS += ["circuit_size", "faithfulness"]
+CHAINS = ["parity", "faithful", "locality", "two_hop"]
+CHAINED = ["accuracy", "steps", "chain", "loss", "attention_entropy", "same", "aoc_over_chance", "follow", "repair"]
+CHAINED += ["error", "effect", "separating", "separating_chance"]
 
 
 def record(study: str, runs: Path) -> None:
     """Keep of a study's rows what its curves, figures and claims read, to four digits."""
     rows = load_rows(runs / "figures" / study / "rows.parquet")
-    rows = rows[rows["metric"].isin(METRICS)][[column for column in KEPT if column in rows]]
+    kept = CHAINED if study in CHAINS else METRICS
+    rows = rows[rows["metric"].isin(kept)][[column for column in KEPT if column in rows]]
+    if study in CHAINS:  # of all heads, steps and distances together
+        rows = rows[rows[rows.columns.intersection(["head", "link", "distance", "drawn"])].isna().all(axis=1)]
     usual = rows["split"].map(SCORES).fillna("accuracy") if "split" in rows else None
     rows = rows[(rows["measure"] != "classify") | (rows["metric"] == usual) | (rows["metric"] == "context_mass")]
     drawn = rows.groupby("arm")["step"].rank("dense", ascending=False) % 12 == 1  # edges: of one seed, a dozen steps

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from probelab.measures import (
         Answers,
         Attribution,
+        BackPatch,
         Circuit,
         Classify,
         Composition,
@@ -64,6 +65,7 @@ HOMES = {
     "probelab.measures": (
         "Answers",
         "Attribution",
+        "BackPatch",
         "Circuit",
         "Classify",
         "Composition",
@@ -94,6 +96,7 @@ HOMES = {
 __all__ = [
     "Answers",
     "Attribution",
+    "BackPatch",
     "Circuit",
     "Classify",
     "Composition",

@@ -211,9 +211,8 @@ def measure(
     what: Annotated[
         str,
         typer.Argument(
-            help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture; patching, edges, faithful, "
-            "ready; probe, use, lens, attribution, composition; answers, early, follow, reasoning or "
-            "sparsity."
+            help="loss, strategy, icl, heads, norms, patterns, classify, circuit, mixture, sparsity; patching, edges, "
+            "faithful, ready; probe, use, lens, attribution, composition; answers, early, follow, reasoning, backpatch."
         ),
     ],
     settings: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from probelab.measures._contract import Measure, Named
 from probelab.measures.answers import Answers
 from probelab.measures.attribution import Attribution
+from probelab.measures.backpatch import BackPatch
 from probelab.measures.circuit import Circuit
 from probelab.measures.classify import Classify
 from probelab.measures.composition import Composition
@@ -51,12 +52,14 @@ MEASURES: dict[str, type] = {
     "follow": Follow,
     "reasoning": Reasoning,
     "sparsity": Sparsity,
+    "backpatch": BackPatch,
 }
 
 __all__ = [
     "MEASURES",
     "Answers",
     "Attribution",
+    "BackPatch",
     "Circuit",
     "Classify",
     "Composition",

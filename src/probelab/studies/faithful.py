@@ -198,14 +198,23 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         y_title="share",
     )
     last = pick(table, measure="early", metric=["same", "accuracy"], way=["steps", "filler"])
-    last = last[last["kept"].notna()]
-    last = ends(last).assign(share=lambda rows: rows["kept"].astype(float))
-    for metric, way, title in (
-        ("same", "steps", "Early answers equal to the one after the whole chain"),
-        ("accuracy", "filler", "Answers right after fillers in place of steps"),
+    last = ends(last[last["kept"].notna()])
+    for metric, way, title, x_title in (
+        ("same", "steps", "Answers asked for early, equal to the one after the whole chain", "steps kept"),
+        ("accuracy", "filler", "Answers right after fillers in place of steps", "fillers"),
     ):
         rows = pick(last, metric=metric, way=way)
-        drawn[f"{metric}-{way}"] = figures.against(rows, x="kept", by="arm", metric=metric, title=title)
+        drawn[f"{metric}-{way}"] = figures.against(
+            rows,
+            x="kept",
+            by="arm",
+            metric=metric,
+            medians=over_seeds(rows, by=("arm", "kept", "metric")),
+            lines={"chance": 0.5},
+            title=title,
+            x_title=x_title,
+            y_title="share of answers",
+        )
     return drawn
 
 

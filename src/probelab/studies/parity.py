@@ -29,7 +29,7 @@ from probelab.study import Arm, Preset, Study
 from synthetic_tasks import Parity
 
 CHAIN, DIRECT = "with the chain", "at once"
-BATCH, SOLVED = 256, 0.95
+BATCH, SOLVED, JUMP = 256, 0.95, 0.75
 CHAINED = {2: 200, 4: 300, 6: 400, 8: 600, 12: 800}  # secret bits -> steps
 ASKED = {1: 200, 2: 500, 3: 1200, 6: 2000}
 
@@ -60,7 +60,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     solved = crossings(accuracy(table), SOLVED, "solved")
     told = table[["arm", "task.format", "task.secret"]].drop_duplicates()
     solved = solved.merge(told, on="arm")
-    jumps = [onset(accuracy(table), by=("run", "metric"))]
+    jumps = [crossings(accuracy(table), JUMP, "jump")]  # accuracy has two onsets: it learns to answer, then what
     least = pick(table, measure="sparsity", head=None)
     if len(least):
         jumps.append(onset(least, by=("run", "metric")))
@@ -68,8 +68,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     medians = across(solved, by=("arm", "metric"))
     gaps = []
     for arm, mine in found.groupby("arm", sort=False):
-        if {"accuracy", "attention_entropy"} <= set(mine["metric"]):
-            gaps.append(order(mine, "attention_entropy", "accuracy").assign(arm=arm))
+        if {"jump", "attention_entropy"} <= set(mine["metric"]):
+            gaps.append(order(mine, "attention_entropy", "jump").assign(arm=arm))
     return tidy(pd.concat([found, medians, *gaps], ignore_index=True))
 
 
@@ -107,7 +107,8 @@ def power(way: str, few: int, many: int) -> Quantity:
     """The exponent a of samples ~ k^a: 1 is linear."""
 
     def quantity(table: pd.DataFrame) -> Estimate:
-        return median(np.log(samples(table, way, many) / samples(table, way, few)) / math.log(many / few))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a run that never solved its task needs infinitely many
+            return median(np.log(samples(table, way, many) / samples(table, way, few)) / math.log(many / few))
 
     return quantity
 
@@ -185,19 +186,19 @@ CLAIMS = (
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Accuracy over training, samples to solve against k, attention beside accuracy, accuracy against its price."""
     right = accuracy(table)
-    named = right["task.format"].map({"direct": DIRECT, "left": CHAIN}).fillna(CHAIN)
-    drawn = {}
-    for way in (CHAIN, DIRECT):
-        rows = right[named == way]
-        if len(rows):
-            drawn[f"accuracy-{way.replace(' ', '-')}"] = figures.dynamics(
-                rows,
-                metric="accuracy",
-                band=over_seeds(rows, by=("arm", "metric")),
-                lines={"chance": 0.5},
-                title=f"Parity of k of 20 bits, {way}",
-                y_title="answers right",
-            )
+    drawn = {
+        "accuracy": figures.multiples(
+            right,
+            {CHAIN: {"task.format": "left"}, DIRECT: {"task.format": "direct"}},
+            by="task.secret",
+            metric="accuracy",
+            band=over_seeds(right, by=("task.format", "task.secret", "metric")),
+            lines={"chance": 0.5},
+            columns=4,
+            title="Parity of secret bits of 20, by how many they are",
+            y_title="answers right",
+        )
+    }
     needed = pick(dated, measure="crossing", metric="solved")
     needed = needed.assign(
         way=needed["task.format"].map({"direct": DIRECT, "left": CHAIN}),
