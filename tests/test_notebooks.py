@@ -14,6 +14,7 @@ THIN = {  # fewer checkpoints, where it is brief
     "01_in_context_learning_from_skew": {"steps // 40": "steps // 8"},
     "02_find_the_circuit": {"STEPS // 40": "STEPS // 8"},
     "03_probe_with_controls": {"STEPS // 40": "STEPS // 8"},
+    "04_why_think_step_by_step": {"STEPS // 10": "STEPS // 2"},
 }
 CLAIMS = {  # what a notebook prints where its claim was asserted: on recorded rows, or on the run of full length
     "00_quickstart": ("recorded:", "prefix matching: switched", "copy loss: switched"),
@@ -31,6 +32,15 @@ CLAIMS = {  # what a notebook prints where its claim was asserted: on recorded r
         "after layer 1: copy is used, before is not",
         "copy, decodable: switched",
         "copy: decodable before it is used, by its dates; but the intervals overlap",
+    ),
+    "04_why_think_step_by_step": (
+        "local data: the nearer, the oftener together; held-out pairs never",
+        "held-out pairs: by way of what lies between, nearer to the truth than at once",
+        "the step in between is used, at the end and not before the net infers",
+        "parity: the answer waits for the steps, and follows a turned one",
+        "uses steps: switched",
+        "writes the right steps: switched",
+        "uses steps before it writes the right ones",
     ),
 }
 

@@ -58,13 +58,14 @@ class BackPatch:
             size = model.chunk(as_batch(asked), True)
             parts = [answers(model, asked[i : i + size]) for i in range(0, len(asked), size)]
             after = {pair: np.concatenate([part[1][pair] for part in parts], axis=1) for pair in parts[0][1]}
-            right = np.concatenate([part[0] for part in parts]) == truth
+            before = np.concatenate([part[0] for part in parts])
+            right = before == truth
             there = dict(step=step, split=split)
             yield dict(**there, metric="right", **rate(right))
             layers = sorted(after)
             for pos in range(length):
                 found = np.stack([after[pair][pos] == truth for pair in layers])
-                yield dict(**there, metric="rescued", pos=pos, **rate(found.any(axis=0), ~right))
+                yield dict(**there, metric="rescued", pos=pos, **rate(np.logical_or.reduce(found), ~right))
                 for (sender, layer), fixed in zip(layers, found, strict=True):
                     at = dict(**there, pos=pos, layer=layer, sender_layer=sender)
                     yield dict(**at, metric="rescued", **rate(fixed, ~right))

@@ -14,7 +14,7 @@ from probelab.measures._chain import rate
 from probelab.measures._contract import Row
 from probelab.measures._read import by_model
 from probelab.subject import Model, Subject
-from synthetic_tasks import Batch, stream
+from synthetic_tasks import Batch, BayesNet, stream
 from synthetic_tasks.observations import NAMES
 from synthetic_tasks.task import choose, require
 
@@ -75,7 +75,7 @@ class Reasoning:
 
     def __call__(self, subject: Subject) -> Iterator[Row]:
         task = subject.task
-        if not hasattr(task, "queries"):
+        if not isinstance(task, BayesNet):
             raise ValueError(f"reasoning asks about pairs of a bayes_net, and {task.name!r} has none: measure answers")
         lots = {split: task.queries(split) for split in self.splits}
         others = {split: self._negative(task, batch) for split, batch in lots.items()}
@@ -140,7 +140,7 @@ class Reasoning:
         if ended.any():
             asked = texts[ended]
             at = (asked >= 0).sum(axis=1) - 2  # the mark, before the value
-            p[ended] = spoken(model, asked[:, : at.max() + 1], at)
+            p[ended] = spoken(model, asked[:, : at.max() + 1], at[:, None])[:, 0]
         p = p.reshape(n, self.chains)
         guess = Guess(*moments(p))
         between = written(task, texts) & ended[:, None]
@@ -174,7 +174,8 @@ def summed(model: Model, batch: Batch, scaffold: Array) -> tuple[Guess, Array]:
 
     Also by how much it grows when the first of them is 1 rather than 0, whatever its probability is.
     """
-    task, facts, most = model.task, batch.facts, scaffold.shape[1]
+    task: Any = model.task
+    facts, most = batch.facts, scaffold.shape[1]
     combinations = np.array([*product((0, 1), repeat=most)], int).reshape(2**most, most)
     unused = ((combinations == 1) & (scaffold[:, None] < 0)).any(axis=2)
     row, which = np.nonzero(~unused)  # one text for each query and combination of the values that it has
@@ -185,7 +186,7 @@ def summed(model: Model, batch: Batch, scaffold: Array) -> tuple[Guess, Array]:
     texts = task.query(state, np.column_stack([facts["observed"][row], here, facts["target"][row]])).tokens
     sizes = (here >= 0).sum(axis=1)
     places = np.where(here >= 0, 4 + 2 * np.arange(most), -1)  # names of the steps; the mark comes after them
-    p = np.stack([spoken(model, texts, place) for place in (*places.T, 4 + 2 * sizes)], axis=1)
+    p = spoken(model, texts, np.column_stack([places, 4 + 2 * sizes]))
     steps = np.where(here < 0, 1, np.where(values == 1, p[:, :-1], 1 - p[:, :-1]))
     weight, told = steps.prod(axis=1), p[:, -1]
     mean = np.bincount(row, weight * told, len(batch))
@@ -198,11 +199,12 @@ def summed(model: Model, batch: Batch, scaffold: Array) -> tuple[Guess, Array]:
 
 
 def spoken(model: Model, texts: Array, at: Array) -> Array:
-    """p(value 1) among the two values after reading up to `at [text]`, float64 `[text]`; where it is -1, any."""
+    """p(value 1) among the two values after reading up to `at [text place]`, float64 of this shape; where -1, any."""
     batch = Batch(texts, np.full_like(texts, -1))
-    zero, one = model.task.chain.symbols
+    task: Any = model.task
+    zero, one = task.chain.symbols
     odds = by_model(model, batch, lambda part, logits: (logits[..., one] - logits[..., zero]).double().cpu().numpy())
-    return 1 / (1 + np.exp(-odds[np.arange(len(texts)), at]))
+    return 1 / (1 + np.exp(-odds[np.arange(len(texts))[:, None], at]))
 
 
 def written(task: Any, texts: Array) -> Array:

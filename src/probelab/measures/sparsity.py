@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from probelab.composition import places
@@ -42,9 +43,9 @@ class Sparsity:
         for step, model in subject:
             found = torch.cat([least_entropy(model, part) for part in chunks(batch, model.chunk(batch, True))]).numpy()
             here = dict(step=step, split=self.split, metric="attention_entropy")
-            yield dict(**here, **pooled(found.min(axis=1), [1] * len(found)).row())
+            yield dict(**here, **pooled(found.min(axis=1), np.ones(len(found))).row())
             for k, (layer, head) in enumerate(places(model)):
-                yield dict(**here, layer=layer, head=head, **pooled(found[:, k], [1] * len(found)).row())
+                yield dict(**here, layer=layer, head=head, **pooled(found[:, k], np.ones(len(found))).row())
 
 
 def least_entropy(model: Model, part: Batch) -> torch.Tensor:

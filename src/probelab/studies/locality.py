@@ -66,18 +66,18 @@ def late(table: pd.DataFrame, arm: str, estimator: str, split: str = "held") -> 
     return rows.groupby("seed")["value"].mean()
 
 
-def chains(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A number of free chains about held-out pairs."""
+def chains(table: pd.DataFrame, metric: str | list[str]) -> pd.DataFrame:
+    """Numbers of free chains about held-out pairs."""
     return pick(table, measure="reasoning", metric=metric, split="held", estimator="free")
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """When free chains begin to d-separate, when their error falls, and what comes first."""
-    both = pick(chains(table, "separating"), arm=LOCAL)
-    both = [both[both["value"].notna()], pick(errors(table), arm=LOCAL, estimator="free")]
+    local = table[table["arm"].str.split(",").str[0] == LOCAL]  # whatever dials were turned
+    if not len(local):
+        return pd.DataFrame({"measure": []})
+    both = [chains(local, "separating").dropna(subset="value"), pick(errors(local), estimator="free")]
     found = [onset(rows, by=("run", "metric")) for rows in both if len(rows)]
-    if not found:
-        return pd.DataFrame({"measure": []})  # the chain of neighbours alone
     dated = pd.concat(found, ignore_index=True)
     gaps = [order(dated, "separating", "error")] if len(found) == 2 else []
     return tidy(pd.concat([dated, across(dated, by=("arm", "metric")), *gaps], ignore_index=True))
@@ -264,7 +264,7 @@ LOCALITY = Study(
     question="Why does it help to think step by step? Because training was local?",
     source="Prystawski, Li & Goodman 2023, arXiv 2304.03843",
     presets={
-        "smoke": Preset(arms(30, 30, LOCAL, LINE, width=32), seeds=(0, 1), minutes=0.3),
+        "smoke": Preset(arms(30, 30, width=32), seeds=(0, 1), minutes=0.3),
         "quick": Preset(arms(800, 500, LOCAL, SEEN), seeds=(100, 101), minutes=5),
         "full": Preset(arms(2000, 1000), minutes=35),
         "paper": Preset(arms(20_000, 10_000, width=256), seeds=tuple(range(100, 110)), minutes=3000),

@@ -238,7 +238,7 @@ PARITY = Study(
     question="Why is the parity of secret bits learned step by step, and not at once?",
     source="Wies et al. 2023, arXiv 2204.02892; Wen et al. 2024, arXiv 2410.05459; Kim & Suzuki 2024, arXiv 2410.08633",
     presets={
-        "smoke": Preset(arms({2: 30, 6: 30}, {2: 30}, bits=10), seeds=(0, 1), minutes=0.2),
+        "smoke": Preset(arms({2: 30, 6: 30}, {2: 30, 6: 30}, bits=10), seeds=(0, 1), minutes=0.2),
         "quick": Preset(arms({2: 200, 6: 400, 12: 800}, {1: 200, 2: 500, 6: 1000}), seeds=(100, 101, 102), minutes=4),
         "full": Preset(arms(CHAINED, ASKED), minutes=20),
         "paper": Preset(arms(CHAINED, {**ASKED, 4: 100_000, 6: 200_000}, bits=30), minutes=2000),

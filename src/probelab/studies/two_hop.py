@@ -138,8 +138,8 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             y_title="answers right",
         )
     }
-    followed = pick(table, measure="follow", metric=["follow", "repair"], mode="pinned", link=None)
-    if len(followed):
+    if "follow" in set(table["measure"]):  # where a bridge is written
+        followed = pick(table, measure="follow", metric=["follow", "repair"], mode="pinned", link=None)
         drawn["follow"] = figures.multiples(
             followed,
             {"follows the turned bridge": {"metric": "follow"}, "stays right": {"metric": "repair"}},
