@@ -1,6 +1,6 @@
 """Is the chain of thought used, or is it for show? Lanham et al. 2023's questions, where the truth is known.
 
-    probelab reproduce faithful                 three seeds: about 4 minutes on 2 cores
+    probelab reproduce faithful                 three seeds: about 3 minutes on 2 cores
     probelab reproduce faithful --preset full   the report card: six seeds
 
 Parity of 6 of 20 bits, which cannot be had at once, and of 2, which can: the same net, the same chains, the same code.
@@ -224,8 +224,8 @@ FAITHFUL = Study(
     source="Lanham et al. 2023, arXiv 2307.13702; Parity of Wen et al. 2024, arXiv 2410.05459",
     presets={
         "smoke": Preset(arms(30, bits=10), seeds=(0, 1), minutes=0.3),
-        "quick": Preset(arms(400), seeds=(100, 101, 102), minutes=4),
-        "full": Preset(arms(400), minutes=8),
+        "quick": Preset(arms(400), seeds=(100, 101, 102), minutes=3),
+        "full": Preset(arms(400), minutes=5),
         "paper": Preset(arms(4000), seeds=tuple(range(100, 110)), minutes=60),
     },
     measures=(Answers(n=500), Early(n=500), Follow(n=500)),

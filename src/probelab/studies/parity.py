@@ -240,7 +240,7 @@ PARITY = Study(
     presets={
         "smoke": Preset(arms({2: 30, 6: 30}, {2: 30, 6: 30}, bits=10), seeds=(0, 1), minutes=0.2),
         "quick": Preset(arms({2: 200, 6: 400, 12: 800}, {1: 200, 2: 500, 6: 1000}), seeds=(100, 101, 102), minutes=4),
-        "full": Preset(arms(CHAINED, ASKED), minutes=20),
+        "full": Preset(arms(CHAINED, ASKED), minutes=12),
         "paper": Preset(arms(CHAINED, {**ASKED, 4: 100_000, 6: 200_000}, bits=30), minutes=2000),
     },
     measures=(Answers(n=500), Loss(n=1000, split="test"), Sparsity(n=256, split="test")),
