@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -210,15 +211,20 @@ class Network:
         away = np.where(self.steps < 0, len(self), self.steps)[list(ones)].min(axis=0)
         return tuple(sorted(cut, key=lambda v: (away[v], v)))
 
-    def path(self, one: int, other: int) -> tuple[int, ...]:
+    def stages(self, one: int, other: int) -> tuple[tuple[int, ...], ...]:
         """Separators one behind the other: each d-separates the one before it from `other`, the last is next to it.
 
-        On a tree these are the variables in between. Empty if the two are neighbours, or if nothing links them.
+        Empty if the two are neighbours, or if nothing links them.
         """
-        found, here = [], (one,)
+        found: list[tuple[int, ...]] = []
+        here = (one,)
         while here := self.separator(here, other) or ():
-            found += here
+            found.append(here)
         return tuple(found)
+
+    def path(self, one: int, other: int) -> tuple[int, ...]:
+        """The variables of all `stages`, in their order: on a tree, those in between."""
+        return tuple(chain.from_iterable(self.stages(one, other)))
 
     def separated(self, one: Array, other: Array, given: Array) -> Array:
         """Are two variables, int `[batch]`, d-separated by the variables in bool `[batch variable]`? bool `[batch]`.

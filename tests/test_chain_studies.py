@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from probelab.claims import judge
-from probelab.studies import STUDIES, faithful, locality, parity, two_hop
+from probelab.studies import STUDIES, addition, faithful, locality, parity, two_hop
 
 STEPS = np.unique(np.geomspace(1, 2000, 40).round()).astype(int)
 SEEDS = tuple(range(100, 106))
@@ -129,16 +129,64 @@ def nets(errors: dict[str, dict[str, float]], seen: float = 0.02) -> pd.DataFram
 
 
 def test_the_reasoning_gap_as_published_and_without() -> None:
-    same = dict(direct=0.04, negative=0.04, free=0.04, scaffolded=0.04)
+    same = dict(direct=0.04, negative=0.04, free=0.04, scaffolded=0.04, forgetful=0.04)
     told = {arm: same for arm in STUDIES["locality"].presets["full"].arms}
-    told[locality.LOCAL] = dict(direct=0.04, negative=0.04, free=0.02, scaffolded=0.01)
-    if locality.WRONG in told:
-        told[locality.WRONG] = dict.fromkeys(same, 0.09)
+    told[locality.LOCAL] = dict(direct=0.04, negative=0.04, free=0.02, scaffolded=0.01, forgetful=0.002)
+    told[locality.WRONG] = dict.fromkeys(same, 0.09)
+    told[locality.LINE] = dict(direct=0.1, negative=0.1, free=0.1, scaffolded=0.1, forgetful=0.001)
+    told[locality.SEEN] = dict.fromkeys(same, 0.06)  # never as low as half of the marginal's
     found = verdicts("locality", nets(told))
     held = {name for name, one in found.items() if one.verdict == "held"}
-    assert {"gap", "free gap", "negative", "wrong", "observed", "separating", "structure first"} <= held
+    wanted = {"gap", "free gap", "negative", "wrong", "observed", "separating", "structure first"}
+    assert wanted | {"forgetful", "interference", "locality", "sooner", "chain direct", "chain forgetful"} == held
+    assert found["chain scaffold"].verdict == "failed" and found["sooner"].estimate.value == np.inf
     assert found["gap"].estimate.value == pytest.approx(4, rel=0.1)
-    without = verdicts("locality", nets(told | {locality.LOCAL: same, locality.WRONG: same}))
-    assert {without[name].verdict for name in ("gap", "free gap", "wrong")} == {"failed"}
+    without = verdicts("locality", nets(told | dict.fromkeys((locality.LOCAL, locality.WRONG, locality.SEEN), same)))
+    failed = {"gap", "free gap", "wrong", "forgetful", "interference", "locality"}
+    assert failed | {"chain scaffold"} == {name for name, one in without.items() if one.verdict == "failed"}
+    assert without["sooner"].estimate.value == pytest.approx(0, abs=1e-9)
     unlearned = verdicts("locality", nets(told, seen=0.09))
     assert unlearned["gap"].verdict == unlearned["observed"].verdict == "undecided"
+
+
+def sums(needed: dict[str, float]) -> pd.DataFrame:
+    """Rows of `addition`: at the end, accuracy goes from 0 to 1 with log N, through .9 at the N needed."""
+    found = []
+    for way, sizes in addition.GRID.items():
+        scratchpad = way not in (addition.PLAIN, addition.REVERSE)
+        told = {"task.format": addition.SIMPLIFIED if way == addition.RANDOM else way, "way": "direct"}
+        told["task.noise_carry"] = float(way == addition.RANDOM)
+        for n in sizes:
+            right = 1 / (1 + (needed[way] / n) ** 6 / 9)
+            shape = dict(told, **{"task.samples": n})
+            name = addition.name(way, n)
+            found.append(planted(name, right * rise(100) * (not scratchpad), "answers", "accuracy", **shape))
+            if scratchpad:
+                found.append(planted(name, right * rise(100), "answers", "accuracy", **{**shape, "way": "free"}))
+    return pd.concat(found, ignore_index=True)
+
+
+PUBLISHED = {addition.PLAIN: 3500.0, addition.REVERSE: 1500.0, addition.SIMPLIFIED: 600.0, addition.DETAILED: 400.0}
+
+
+def test_who_writes_more_needs_fewer_sums_and_who_never_adds_is_no_contrast() -> None:
+    as_published = PUBLISHED | {addition.RANDOM: 2000.0}
+    found = verdicts("addition", sums(as_published))
+    assert {name: one.verdict for name, one in found.items()} == dict.fromkeys(found, "held")
+    assert found["reverse before plain"].estimate.value == pytest.approx(np.log2(3500 / 1500), abs=0.15)
+    needed = addition.needs(addition.curves(sums(as_published)), addition.PLAIN)
+    assert needed.index.tolist() == list(SEEDS) and needed.to_numpy() == pytest.approx(3500, rel=0.1)
+
+    turned = as_published | {addition.REVERSE: 540.0, addition.DETAILED: 900.0, addition.RANDOM: 500.0}
+    found = verdicts("addition", sums(turned))
+    assert {name for name, one in found.items() if one.verdict == "held"} == {
+        "reverse before plain", "random steps recover"
+    }  # fmt: skip
+    assert {one.verdict for one in found.values()} == {"held", "failed"}
+
+    dead = verdicts("addition", sums(dict.fromkeys(as_published, np.inf)))
+    assert {name: one.verdict for name, one in dead.items()} == dict.fromkeys(dead, "undecided") | {
+        "random steps recover": "failed"
+    }
+    never = verdicts("addition", sums(as_published | {addition.PLAIN: np.inf}))
+    assert never["reverse before plain"].estimate.value == np.inf

@@ -11,6 +11,7 @@ import torch
 from planted import Planted, grown, table, value
 
 from probelab.measures import Reasoning
+from probelab.measures._walk import Walk
 from probelab.measures.reasoning import moments, summed, written
 from probelab.spec import LSTM
 from probelab.subject import Model, as_batch
@@ -45,7 +46,7 @@ def test_who_knows_the_network_is_right_by_every_way() -> None:
     found = rows(TASK, "truth", chains=40)
     line = TASK.fixed.error_of_marginal(TASK.fixed.held).mean()
     assert error(found, "marginal") == pytest.approx(line) and line > 0.02
-    for estimator in ("direct", "scaffolded", "negative"):
+    for estimator in ("direct", "scaffolded", "forgetful", "negative"):
         assert error(found, estimator) < 1e-8
         assert error(found, estimator, "error_to_marginal") == pytest.approx(line, abs=1e-3)
     assert error(found, "free") < line / 5 and error(found, "free", drawn=1) > error(found, "free", drawn=10)
@@ -56,12 +57,47 @@ def test_who_knows_the_network_is_right_by_every_way() -> None:
 
 
 def test_who_knows_marginals_alone_gains_nothing_by_steps() -> None:
-    found = rows(TASK, "marginal", estimators=("direct", "scaffolded", "negative"))
-    for estimator in ("direct", "scaffolded", "negative"):
+    found = rows(TASK, "marginal", estimators=("direct", "scaffolded", "forgetful", "negative"))
+    for estimator in ("direct", "scaffolded", "forgetful", "negative"):
         assert error(found, estimator) == pytest.approx(error(found, "marginal"), abs=1e-5)
         assert error(found, estimator, "error_to_marginal") < 1e-8
     assert error(found, "scaffolded", "effect") == pytest.approx(0, abs=1e-5)
     assert not len(found[found["estimator"] == "free"])
+
+
+class KnowsNeighbours(Knows):
+    """Says p(value | what was shown just before), if that is a neighbour; else the marginal."""
+
+    def __call__(self, x: Any, edits: Any = ()) -> torch.Tensor:
+        tokens, net = as_batch(x).tokens, self.task.fixed.net
+        logits = super().__call__(x).clone()
+        for row, at in np.argwhere((tokens >= 2) & (tokens < self.task.target)):
+            if at >= 4:
+                here, value, there = tokens[row, at - 2] - 2, tokens[row, at - 1], tokens[row, at] - 2
+                p = net.given[here, value, there] if net.steps[here, there] == 1 else net.marginals[there]
+                logits[row, at, :2] = torch.from_numpy(np.log([1 - p, p]))
+        return logits
+
+
+def test_who_knows_neighbours_alone_gets_there_by_forgetting() -> None:
+    """Prystawski et al. 2023, theorem: at once the marginal; step by step the truth. But each step has to forget."""
+    found = table(
+        Reasoning(estimators=("direct", "scaffolded", "forgetful")), Planted(LINE, KnowsNeighbours(LINE, "marginal"))
+    )
+    line = error(found, "marginal")
+    assert error(found, "direct") == pytest.approx(line, rel=1e-4) and line > 0.01
+    assert error(found, "scaffolded") == pytest.approx(line, rel=1e-4), "from its only step the target is far"
+    assert error(found, "forgetful") < 1e-8
+
+
+def test_a_walk_goes_through_sets_of_several_variables() -> None:
+    task = next(
+        task
+        for task in (BayesNet(variables=8, edges=12, nets=1, world=world) for world in range(10))
+        if any(len(step) == 2 for pair in task.fixed.held for step in task.fixed.net.stages(*pair))
+    )
+    batch = task.queries("held")
+    assert Walk(task, batch)(Knows(task, "truth")) == pytest.approx(batch.facts["conditional"], abs=1e-5)
 
 
 def test_the_sum_over_a_scaffold_is_that_of_probability() -> None:

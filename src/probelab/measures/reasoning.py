@@ -12,14 +12,14 @@ import numpy as np
 from probelab.decode import decode
 from probelab.measures._chain import rate
 from probelab.measures._contract import Row
-from probelab.measures._read import by_model
+from probelab.measures._walk import Walk, spoken
 from probelab.subject import Model, Subject
 from synthetic_tasks import Batch, BayesNet, stream
 from synthetic_tasks.observations import NAMES
 from synthetic_tasks.task import choose, require
 
 Array = np.ndarray
-ESTIMATORS = ("direct", "scaffolded", "negative", "free")
+ESTIMATORS = ("direct", "scaffolded", "forgetful", "negative", "free")
 
 
 class Guess(NamedTuple):
@@ -39,13 +39,17 @@ class Reasoning:
     direct      the target's value is asked at once
     scaffolded  after the values of a minimal d-separating set, nearest to the observed variable first. The paper draws
                 them from the model; here they are summed out, each combination weighted as the model does
-    negative    the same with as many variables drawn from those that are neither
+    forgetful   the same with each step in a text of its own, that shows no more than the step before it: all the way
+                from one d-separating set to the next, by direct answers about what is near. What it gains over
+                scaffolded is what the evidence spoils by standing beside a target it was never seen with
+    negative    as scaffolded, with as many variables drawn from those that are neither
     free        after whatever the model writes by itself; the mean over chains that end
     marginal    p(target = 1), whatever was observed: what there is without any inference
 
     error              to the true conditional; by `distance` (edges between the two) and over all
     error_to_marginal  to the true marginal
     With `drawn` samples instead of a sum (1: the paper's M = 1), the errors expected: of the mean plus its variance
+    (scaffolded, negative, free)
 
     Of free chains: `ended`, share that end; `length`, variables in between; `separating`, share whose variables
     d-separate the two; `separating_chance`, the same of as many variables drawn at random.
@@ -63,7 +67,7 @@ class Reasoning:
     drawn: tuple[int, ...] = (1, 10)
 
     name = "reasoning"
-    version = 1
+    version = 2
 
     def __post_init__(self) -> None:
         for estimator in self.estimators:
@@ -79,6 +83,7 @@ class Reasoning:
             raise ValueError(f"reasoning asks about pairs of a bayes_net, and {task.name!r} has none: measure answers")
         lots = {split: task.queries(split) for split in self.splits}
         others = {split: self._negative(task, batch) for split, batch in lots.items()}
+        walks = {split: Walk(task, batch) for split, batch in lots.items() if "forgetful" in self.estimators}
         for step, model in subject:
             for split, batch in lots.items():
                 where = dict(step=step, split=split)
@@ -90,6 +95,8 @@ class Reasoning:
                         guesses[name], changes = summed(model, batch, scaffold)
                         if name == "scaffolded":
                             yield from self._effect(where, task, batch, changes)
+                if walks:
+                    guesses["forgetful"] = Guess(walks[split](model), np.zeros(len(batch)))
                 if "free" in self.estimators:
                     rng = stream("reasoning", task.name, task.world, subject.spec.data, split, "free")
                     guesses["free"], found = self._free(model, task, batch, rng)
@@ -105,7 +112,7 @@ class Reasoning:
         yield dict(**where, metric="error_to_marginal", **rate((guess.p - batch.facts["marginal"]) ** 2, there))
         for distance in np.unique(away):
             yield dict(**where, metric="error", distance=int(distance), **rate(bias, there & (away == distance)))
-        for size in self.drawn if where["estimator"] not in ("direct", "marginal") else ():
+        for size in self.drawn if where["estimator"] not in ("direct", "forgetful", "marginal") else ():
             yield dict(**where, metric="error", drawn=size, **rate(bias + guess.variance / size, there))
 
     def _negative(self, task: Any, batch: Batch) -> Array:
@@ -196,15 +203,6 @@ def summed(model: Model, batch: Batch, scaffold: Array) -> tuple[Guess, Array]:
         later = steps[:, 1:].prod(axis=1) * np.where(values[:, 0] == 1, 1, -1)
         change = np.bincount(row, later * told, len(batch))
     return Guess(mean, variance), change
-
-
-def spoken(model: Model, texts: Array, at: Array) -> Array:
-    """p(value 1) among the two values after reading up to `at [text place]`, float64 of this shape; where -1, any."""
-    batch = Batch(texts, np.full_like(texts, -1))
-    task: Any = model.task
-    zero, one = task.chain.symbols
-    odds = by_model(model, batch, lambda part, logits: (logits[..., one] - logits[..., zero]).double().cpu().numpy())
-    return 1 / (1 + np.exp(-odds[np.arange(len(texts))[:, None], at]))
 
 
 def written(task: Any, texts: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probelab.studies.abrupt import ABRUPT
+from probelab.studies.addition import ADDITION
 from probelab.studies.circuit import CIRCUIT
 from probelab.studies.clamp import CLAMP
 from probelab.studies.faithful import FAITHFUL
@@ -27,4 +28,5 @@ STUDIES: dict[str, Study] = {
     "faithful": FAITHFUL,
     "locality": LOCALITY,
     "two_hop": TWO_HOP,
+    "addition": ADDITION,
 }
