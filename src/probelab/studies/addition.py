@@ -3,7 +3,7 @@
     probelab reproduce addition                 two seeds
     probelab reproduce addition --preset full   the report card: six seeds
 
-Numbers of five digits, N distinct sums to learn from, balanced as in the paper; asked are others. Four ways to write:
+Numbers of four digits, N distinct sums to learn from, balanced as in the paper; asked are others. Four ways to write:
 the sum as it is, from the right, after digit and carry of each column, or after all that is needed to get these.
 Numbers are padded with zeros and a sequence is one sum, which is easier than the paper's windows of a stream: plain
 sums gain most.
@@ -55,7 +55,7 @@ def arms(sizes: Mapping[str, Sequence[int]], shorter: int = 1) -> dict[str, Arm]
         steps, noise = STEPS[way] // shorter, float(way == RANDOM)
         for n in several:
             form = SIMPLIFIED if way == RANDOM else way
-            task = Addition(digits=5, format=form, samples=n, noise_digit=noise, noise_carry=noise)
+            task = Addition(digits=4, format=form, samples=n, noise_digit=noise, noise_carry=noise)
             found[name(way, n)] = Arm(Spec(task, model, Optimizer(lr=2e-3), batch=64), steps, 1, max(steps // 8, 1))
     return found
 
@@ -182,7 +182,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         )
 
     if set(right["written"]) & set(FORMATS):
-        drawn["samples"] = by_size("Sums of five digits, by what is written before the answer", *FORMATS)
+        drawn["samples"] = by_size("Sums of four digits, by what is written before the answer", *FORMATS)
     if RANDOM in set(right["written"]):
         drawn["random-steps"] = by_size("Steps that are right, and steps at random", SIMPLIFIED, RANDOM)
     needed = pick(dated, metric="needed").assign(written=lambda rows: rows["arm"])

@@ -5,8 +5,9 @@
 
 A graph of 50 entities and 10 relations. All 500 facts are trained; four fifths of them are also composed in training.
 Asked are compositions that were held out, and compositions of facts that were never composed. One net writes the bridge
-before the answer, the other answers at once.
-Price of measuring: 400 answers on each of four splits at about 45 checkpoints.
+before the answer, the other answers at once. Is the bridge then in its head? A linear probe looks for it at each
+position, and states of later layers are put back into earlier ones.
+Price of measuring: 400 answers on each of four splits, 12 probes and 12 patches, at about 45 checkpoints.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from probelab import figures
-from probelab.claims import Claim, median
+from probelab.claims import Claim, Estimate, median
 from probelab.curves import over_seeds
-from probelab.measures import Answers, Follow
+from probelab.measures import Answers, BackPatch, Follow, Probe
 from probelab.rows import ends, pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
 from probelab.studies._scores import Quantity, crossings
@@ -29,6 +30,8 @@ from probelab.study import Arm, Preset, Study
 from synthetic_tasks import TwoHop
 
 BRIDGE, DIRECT = "the bridge is written", "at once"
+SPOTS = (1, 2, 3)  # positions, at once
+NAMES = ("at the first relation", "at the second relation", "where the answer is asked")
 SPLITS = {
     "trained compositions and facts": "train",
     "facts": "atomic",
@@ -45,7 +48,11 @@ def arms(written: int, direct: int, **task: Any) -> dict[str, Arm]:
         slow = Optimizer(lr=1e-3, weight_decay=0.1, schedule="cosine", horizon=steps)
         return Arm(Spec(TwoHop(format=form, **task), net, slow, batch=128), steps, 12, None, **how)
 
-    return {BRIDGE: arm("bridge", written, measures=(Follow(n=400, split="ood"),)), DIRECT: arm("direct", direct)}
+    inside = (Probe(target="bridge", positions=SPOTS), BackPatch(n=400, split="ood"))
+    return {
+        BRIDGE: arm("bridge", written, measures=(Follow(n=400, split="ood"),)),
+        DIRECT: arm("direct", direct, measures=inside),
+    }
 
 
 def accuracy(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,6 +74,19 @@ def by_seed(table: pd.DataFrame, arm: str, split: str) -> pd.Series:
     return rows.set_index("seed")["value"].sort_index()
 
 
+def found_inside(table: pd.DataFrame) -> Estimate:
+    """How much better a probe finds the bridge than in the same net untrained, at its best layer and position."""
+    rows = ends(pick(table, measure="probe", arm=DIRECT, metric=["accuracy", "accuracy_untrained"]))
+    rows = rows.pivot_table(index=["seed", "layer", "pos"], columns="metric", values="value")
+    return median((rows["accuracy"] - rows["accuracy_untrained"]).groupby("seed").max())
+
+
+def rescued(table: pd.DataFrame) -> Estimate:
+    """The share of wrong answers that back-patching makes right, by any pair of layers, at the best position."""
+    rows = ends(pick(table, measure="backpatch", arm=DIRECT, metric="rescued", layer=None))
+    return median(rows.groupby("seed")["value"].max())
+
+
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Since when half of the answers are right, on each split."""
     rows = accuracy(table)
@@ -79,7 +99,7 @@ def knows(table: pd.DataFrame) -> bool:
     return all(by_seed(table, DIRECT, split).median() >= 0.95 for split in ("train", "atomic"))
 
 
-WANG, BALESNI = "Wang et al. 2024", "Balesni et al. 2024"
+WANG, BALESNI, BIRAN = "Wang et al. 2024", "Balesni et al. 2024", "Biran et al. 2024"
 KNOWS = ("it knows at least .95 of all facts, and of its training compositions", knows)
 CLAIMS = (
     Claim(
@@ -120,6 +140,25 @@ CLAIMS = (
         (0.9, 1.0),
         "not published",
     ),
+    Claim(
+        "memory",
+        "What is answered at once is remembered, not composed: of no trained composition is the bridge in the head. A "
+        "probe finds it at most .25 more often than in an untrained net.",
+        WANG,
+        found_inside,
+        (-1.0, 0.25),
+        "before grokking no causal bridge",
+        preconditions=(KNOWS,),
+    ),
+    Claim(
+        "hopping too late",
+        "States of later layers, put back into earlier ones, make at least .2 of the wrong answers right.",
+        BIRAN,
+        rescued,
+        (0.2, 1.0),
+        ".32 to .66 (language models)",
+        preconditions=(KNOWS,),
+    ),
 )
 
 
@@ -138,6 +177,19 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             y_title="answers right",
         )
     }
+    if "probe" in set(table["measure"]):  # where nothing is written
+        probed = pick(table, measure="probe", metric=["accuracy", "accuracy_untrained"])
+        probed = probed[probed["layer"] == probed["layer"].max()]
+        probed = probed.assign(where=probed["pos"].map(dict(zip(SPOTS, NAMES, strict=True))))
+        drawn["in-the-head"] = figures.multiples(
+            probed,
+            {"of the net": {"metric": "accuracy"}, "of the net untrained": {"metric": "accuracy_untrained"}},
+            by="where",
+            band=over_seeds(probed, by=("where", "metric")),
+            columns=3,
+            title="At once: a linear probe for the bridge, behind the last layer",
+            y_title="bridges found",
+        )
     if "follow" in set(table["measure"]):  # where a bridge is written
         followed = pick(table, measure="follow", metric=["follow", "repair"], mode="pinned", link=None)
         drawn["follow"] = figures.multiples(
