@@ -188,5 +188,6 @@ def test_who_writes_more_needs_fewer_sums_and_who_never_adds_is_no_contrast() ->
     assert {name: one.verdict for name, one in dead.items()} == dict.fromkeys(dead, "undecided") | {
         "random steps recover": "failed"
     }
-    never = verdicts("addition", sums(as_published | {addition.PLAIN: np.inf}))
-    assert never["reverse before plain"].estimate.value == np.inf
+    never = verdicts("addition", sums(as_published | {addition.PLAIN: np.inf, addition.DETAILED: np.inf}))
+    assert (never["reverse before plain"].estimate.value, never["reverse before plain"].verdict) == (np.inf, "held")
+    assert (never["detailed first"].estimate.value, never["detailed first"].verdict) == (-np.inf, "failed")

@@ -23,14 +23,17 @@ EXAMPLES = HERE.parents[1] / "src" / "probelab" / "examples"
 KEPT = ["arm", "run", "seed", "step", "sequences", "tokens", "measure", "split", "metric", "value"]
 KEPT += ["strategy", "layer", "head", "pos", "site", "pairs", "sender", "receiver", "edges"]
 KEPT += ["way", "kept", "mode", "link", "estimator", "distance", "drawn"]
-KEPT += [f"task.{dial}" for dial in ("p_bursty", "classes", "zipf", "noise", "multiplicity", "format", "secret")]
+KEPT += [
+    f"task.{dial}"
+    for dial in ("p_bursty", "classes", "zipf", "noise", "multiplicity", "format", "secret", "samples", "noise_carry")
+]
 METRICS = ["kl", "kl_truth", "kl_truth_oracle", "copy", "icl", "copy_oracle", "previous_token", "prefix_matching"]
 METRICS += ["accuracy", "accuracy_in_context", "owned_accuracy", "log_prob", "context_mass", "weight"]
 METRICS += ["label_to_item", "query_to_correct", "looks", "given", "model", "effect", "edge_effect"]
 METRICS += ["circuit_size", "faithfulness"]
-CHAINS = ["parity", "faithful", "locality", "two_hop"]
+CHAINS = ["parity", "faithful", "locality", "two_hop", "addition"]
 CHAINED = ["accuracy", "steps", "chain", "loss", "attention_entropy", "same", "aoc_over_chance", "follow", "repair"]
-CHAINED += ["error", "effect", "separating", "separating_chance"]
+CHAINED += ["error", "separating", "separating_chance", "flops", "accuracy_untrained", "rescued"]
 
 
 def record(study: str, runs: Path) -> None:
@@ -40,6 +43,7 @@ def record(study: str, runs: Path) -> None:
     rows = rows[rows["metric"].isin(kept)][[column for column in KEPT if column in rows]]
     if study in CHAINS:  # of all heads, steps and distances together
         rows = rows[rows[rows.columns.intersection(["head", "link", "distance", "drawn"])].isna().all(axis=1)]
+        rows = rows[(rows["metric"] != "rescued") | rows["layer"].isna()] if "layer" in rows else rows
     usual = rows["split"].map(SCORES).fillna("accuracy") if "split" in rows else None
     rows = rows[(rows["measure"] != "classify") | (rows["metric"] == usual) | (rows["metric"] == "context_mass")]
     drawn = rows.groupby("arm")["step"].rank("dense", ascending=False) % 12 == 1  # edges: of one seed, a dozen steps

@@ -1,13 +1,13 @@
 """How many sums must one see to add? It depends on what is written before the answer (Lee et al. 2023).
 
-    probelab reproduce addition                 two seeds
+    probelab reproduce addition                 two seeds, without the detailed scratchpad and steps at random
     probelab reproduce addition --preset full   the report card: six seeds
 
 Numbers of four digits, N distinct sums to learn from, balanced as in the paper; asked are others. Four ways to write:
 the sum as it is, from the right, after digit and carry of each column, or after all that is needed to get these.
 Numbers are padded with zeros and a sequence is one sum, which is easier than the paper's windows of a stream: plain
-sums gain most.
-Price of measuring: 500 answers, written symbol by symbol, at a dozen checkpoints: a third of training.
+sums gain most. Scratchpads are trained for no more steps than plain sums, as in the paper.
+Price of measuring: 500 answers, written symbol by symbol, at a dozen checkpoints.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from synthetic_tasks import Addition
 PLAIN, REVERSE, SIMPLIFIED, DETAILED, RANDOM = "plain", "reverse", "simplified", "detailed", "random steps"
 FORMATS = (PLAIN, REVERSE, SIMPLIFIED, DETAILED)
 FEW, MANY, SOLVED = 1000, 4000, 0.9
-STEPS = {PLAIN: 1000, REVERSE: 1000, SIMPLIFIED: 600, DETAILED: 500, RANDOM: 1200}
+STEPS = {PLAIN: 1000, REVERSE: 1000, SIMPLIFIED: 1000, DETAILED: 1000, RANDOM: 1000}
 GRID = {
     PLAIN: (500, 1000, 2000, 4000),
-    REVERSE: (500, 1000, 2000, 4000),
-    SIMPLIFIED: (250, 500, 1000, 2000),
-    DETAILED: (250, 500, 1000, 2000),
+    REVERSE: (500, 1000, 2000),
+    SIMPLIFIED: (250, 500, 1000),
+    DETAILED: (250, 500, 1000),
     RANDOM: (1000, 2000, 4000),
 }
-QUICK = {PLAIN: (500, 1000, 2000), REVERSE: (500, 1000, 2000), SIMPLIFIED: (500, 1000), DETAILED: (500, 1000)}
+QUICK = {PLAIN: (500, 1000, 2000), REVERSE: (500, 1000, 2000), SIMPLIFIED: (250, 500, 1000)}
 
 
 def name(way: str, n: int) -> str:
@@ -56,7 +56,7 @@ def arms(sizes: Mapping[str, Sequence[int]], shorter: int = 1) -> dict[str, Arm]
         for n in several:
             form = SIMPLIFIED if way == RANDOM else way
             task = Addition(digits=4, format=form, samples=n, noise_digit=noise, noise_carry=noise)
-            found[name(way, n)] = Arm(Spec(task, model, Optimizer(lr=2e-3), batch=64), steps, 1, max(steps // 8, 1))
+            found[name(way, n)] = Arm(Spec(task, model, Optimizer(lr=2e-3), batch=64), steps, 1, max(steps // 8, 50))
     return found
 
 
@@ -88,7 +88,7 @@ def doublings(easy: str, hard: str) -> Quantity:
     """How often the sums needed double from one way of writing to another, paired by seed."""
 
     def quantity(table: pd.DataFrame) -> Estimate:
-        with np.errstate(invalid="ignore"):  # who never adds in either way says nothing
+        with np.errstate(divide="ignore", invalid="ignore"):  # who never adds in one way; in neither, it says nothing
             return median(np.log2(needs(table, hard) / needs(table, easy)))
 
     return quantity
@@ -215,15 +215,23 @@ ADDITION = Study(
     source="Lee et al. 2023, arXiv 2307.03381",
     presets={
         "smoke": Preset(arms(GRID, shorter=100), seeds=(0, 1), minutes=0.5),
-        "quick": Preset(arms(QUICK), seeds=(100, 101), minutes=3),
-        "full": Preset(arms(GRID), minutes=12),
+        "quick": Preset(arms(QUICK), seeds=(100, 101), minutes=4),
+        "full": Preset(arms(GRID), minutes=22),
         "paper": Preset(arms({way: (1000, 2000, 3000, 4000, 5000, 10_000, 20_000) for way in GRID}), minutes=2000),
     },
     measures=(Answers(n=500),),
     curves=curves,
     draw=draw,
     claims=CLAIMS,
-    tried="",
+    tried=(
+        "On seed 0, most settings once. Three digits, batch 128, learning rate 1e-3: after 1,000 sums plain .37 right, "
+        "reverse .34, simplified 1.0; after 2,000 plain .87, reverse .99. Batch 64 at 2e-3 generalises from fewer "
+        "(simplified after 500: .76 instead of .08), and a cosine schedule takes much of it back (.49); plain then has "
+        ".90 after 1,000 and reverse .86: with three digits and zeros before them the two are not told apart. With "
+        "four digits, after 1,000: plain .76, reverse .98, simplified .95 (600 steps). With five: plain .26 and "
+        "reverse .99 (800 steps), but simplified .08 after 500. Steps at random: .004 with four digits after 1,000 "
+        "(cosine), .83 with three after 4,000, still rising at step 800."
+    ),
     next="task.balanced=false",
     panels={
         "formats": tuple(name(way, n) for way, several in QUICK.items() for n in several),

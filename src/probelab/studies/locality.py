@@ -39,7 +39,7 @@ TASKS = {
     SEEN: BayesNet(**NET, law="all", dropout=0.0),
     LINE: BayesNet(variables=10, graph="chain", flip=0.05, nets=1, held=3, far=3, law="fixed", scale=1.0),
 }
-LATE = 3  # the window of the gap: the last third of the steps
+LATE = 3  # the gap is read in the last third of the steps
 
 
 def arms(steps: int, line: int, *names: str, width: int = 64) -> dict[str, Arm]:
@@ -261,12 +261,13 @@ CLAIMS = (
 def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) -> dict[str, go.Figure]:
     """The gap over training and at its end, and what free chains are like."""
     rows = errors(table)
+    few = pick(rows, estimator=["direct", "scaffolded", "forgetful", "marginal"])
     drawn = {
         "reasoning-gap": figures.multiples(
-            rows,
+            few,
             "estimator",
             metric="error",
-            band=over_seeds(rows, by=("arm", "metric", "estimator")),
+            band=over_seeds(few, by=("arm", "metric", "estimator")),
             columns=2,
             title="Held-out pairs: error to the true conditional, by condition",
             y_title="squared error",

@@ -219,6 +219,24 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         x_title="secret bits (k)",
         y_title="sequences",
     )
+    price = pick(table, measure="answers", metric="flops")
+    price = price[price["way"] == np.where(price["task.format"] == "direct", "direct", "free")]
+    spent = ends(right).assign(flops=lambda rows: rows["arm"].map(ends(price).groupby("arm")["value"].median()))
+    spent = spent[spent.groupby("task.secret")["arm"].transform("nunique") > 1]  # answered both ways
+    if len(spent):
+        spent = spent.assign(bits="k = " + spent["task.secret"].astype(str))
+        drawn["price"] = figures.against(
+            spent,
+            x="flops",
+            by="bits",
+            metric="accuracy",
+            medians=over_seeds(spent, by=("bits", "flops", "metric")),
+            lines={"chance": 0.5},
+            log_x=True,
+            title="What an answer costs: at once (left), and with the chain (right)",
+            x_title="floating-point operations an answer, to read the bits and write",
+            y_title="answers right",
+        )
     both = pd.concat([right, pick(table, measure="sparsity", head=None)])
     both = both[both["arm"].isin([name(CHAIN, 6), name(DIRECT, 3)])].drop(columns=["way"])
     if len(both):
