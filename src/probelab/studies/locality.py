@@ -39,7 +39,6 @@ TASKS = {
     SEEN: BayesNet(**NET, law="all", dropout=0.0),
     LINE: BayesNet(variables=10, graph="chain", flip=0.05, nets=1, held=3, far=3, law="fixed", scale=1.0),
 }
-LATE = 3  # the gap is read in the last third of the steps
 
 
 def arms(steps: int, line: int, *names: str, width: int = 64) -> dict[str, Arm]:
@@ -64,7 +63,7 @@ def late(table: pd.DataFrame, arm: str, estimator: str, split: str = "held") -> 
     rows = pick(errors(table, split), arm=arm, estimator=estimator)
     if not len(rows):
         raise ValueError(f"no {estimator} of {arm!r}")
-    rows = rows[rows["step"] > rows["step"].max() * (1 - 1 / LATE)]
+    rows = rows[rows["step"] > rows["step"].max() * 2 / 3]
     return rows.groupby("seed")["value"].mean()
 
 
@@ -273,7 +272,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
             y_title="squared error",
         )
     }
-    last = rows[rows["step"] > rows.groupby("run")["step"].transform("max") * (1 - 1 / LATE)]
+    last = rows[rows["step"] > rows.groupby("run")["step"].transform("max") * 2 / 3]
     keys = ["arm", "estimator", "metric", "run", "seed"]
     window = last.groupby(keys, sort=False, as_index=False)["value"].mean().assign(measure="reasoning")
     estimates = window[window["estimator"] != "marginal"]
