@@ -154,7 +154,7 @@ def sums(needed: dict[str, float]) -> pd.DataFrame:
     found = []
     for way, sizes in addition.GRID.items():
         scratchpad = way not in (addition.PLAIN, addition.REVERSE)
-        told = {"task.format": addition.SIMPLIFIED if way == addition.RANDOM else way, "way": "direct"}
+        told: dict[str, Any] = {"task.format": addition.SIMPLIFIED if way == addition.RANDOM else way, "way": "direct"}
         told["task.noise_carry"] = float(way == addition.RANDOM)
         for n in sizes:
             right = 1 / (1 + (needed[way] / n) ** 6 / 9)
