@@ -270,6 +270,10 @@ LOCALITY = Study(
         "paper": Preset(arms(20_000, 10_000, width=256), seeds=tuple(range(100, 110)), minutes=3000),
     },
     measures=(Reasoning(drawn=(1, 10)), Loss(n=256, split="test")),
+    maps={
+        "error at once": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "direct"},
+        "error by steps": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "scaffolded"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,
