@@ -22,7 +22,7 @@ from tests.tiny import command
 ZIPF, BURSTY, LAST = (0.0, 0.5, 1.0, 1.5), (0.0, 0.5, 1.0), 3000
 SETTINGS = {"task.zipf": list(ZIPF), "task.p_bursty": list(BURSTY)}
 JITTER = np.exp([-0.2, -0.1, -0.03, 0.03, 0.1, 0.2])  # of the onset, by seed
-NEVER, ABSENT, STOPPED = (1.5, 1.0), (0.0, 0.0), (1.5, 0.0)
+NEVER, ABSENT, STOPPED, EARLY = (1.5, 1.0), (0.0, 0.0), (1.5, 0.0), 37
 
 
 def surface(zipf: float, bursty: float) -> float:
@@ -39,7 +39,7 @@ def planted(of: str = "net", settings: dict = SETTINGS, **more: object) -> list[
                 at = LAST * 1e6 if (x, y) == NEVER else surface(x, y) * jitter
                 rng = np.random.default_rng([seed, int(10 * x), int(10 * y)])
                 loss = 1 - 0.9 / (1 + (at / np.maximum(steps, 1e-9)) ** 6) + 0.01 * rng.standard_normal(len(steps))
-                seen = steps <= (40 if (x, y) == STOPPED else LAST)
+                seen = steps <= (EARLY if (x, y) == STOPPED else LAST)
                 arm = f"{of}, task.zipf={x}, task.p_bursty={y}"
                 place = dict(arm=arm, run=f"{arm} {seed}", seed=seed, measure="loss", metric="loss", split="train")
                 if (x, y) != ABSENT:
@@ -75,7 +75,7 @@ def test_a_planted_surface_of_onsets_is_found_cell_by_cell(drawn: dict) -> None:
             elif (x, y) == ABSENT:
                 assert np.isnan(cell["z"]) and cell["text"] == "not run" and cell["n"] == 0
             elif (x, y) == STOPPED:
-                assert np.isnan(cell["z"]) and cell["text"] in ("none by 40", "too few checkpoints")
+                assert np.isnan(cell["z"]) and cell["text"] == f"none by {EARLY}"
             else:
                 truth = surface(x, y)
                 assert cell["z"] == pytest.approx(truth, rel=0.1) and cell["n"] == 6
@@ -96,7 +96,7 @@ def test_levels_stand_beside_the_onsets_and_runs_that_stopped_have_none(drawn: d
     found = cells(drawn["phases-loss-train"])
     assert found.loc[(0.5, 0.5), "z"] == pytest.approx(0.1, abs=0.02)
     assert found.loc[NEVER, "z"] == pytest.approx(1.0, abs=0.02)
-    assert found.loc[STOPPED, "text"] == "stopped at 40" and np.isnan(found.loc[STOPPED, "z"])
+    assert found.loc[STOPPED, "text"] == f"stopped at {EARLY}" and np.isnan(found.loc[STOPPED, "z"])
     assert found.loc[ABSENT, "text"] == "not run"
 
 
@@ -132,15 +132,17 @@ def test_one_dial_stands_against_the_arms(rows: pd.DataFrame) -> None:
 
 
 def test_cells_keep_the_order_in_which_words_were_given_and_sort_numbers() -> None:
-    settings = parse_settings(["model.positions=rotary,none,learned", "task.length=32,8,16"])
-    arms = [f"a, model.positions={p}, task.length={n}" for p in ("learned", "none", "rotary") for n in (8, 16, 32)]
+    settings = parse_settings(["model.positions=rotary,sinusoidal,learned", "task.length=32,8,16"])
+    arms = [
+        f"a, model.positions={p}, task.length={n}" for p in ("learned", "sinusoidal", "rotary") for n in (8, 16, 32)
+    ]
     place = cells_of(arms, settings)
     assert list(place["arm"]) == arms and set(place["of"]) == {"a"}
-    assert list(place["model.positions"].cat.categories) == ["rotary", "none", "learned"]
+    assert list(place["model.positions"].cat.categories) == ["rotary", "sinusoidal", "learned"]
     made = {**settings, "steps": [5]}
     rows = pd.DataFrame([dict(arm=a, run=a, seed=0, step=5, metric="m", value=1.0) for a in arms])
     figure = phase_diagrams(rows, pd.DataFrame(), made, {"m": {"metric": "m"}})["phases-m"]
-    assert list(figure.data[0].x) == ["rotary", "none", "learned"] and list(figure.data[0].y) == ["8", "16", "32"]
+    assert list(figure.data[0].x) == ["rotary", "sinusoidal", "learned"] and list(figure.data[0].y) == ["8", "16", "32"]
 
 
 def test_every_combination_is_an_arm_in_order_and_equal_ones_share_a_run() -> None:

@@ -106,7 +106,8 @@ def grid(
     from probelab.grids import asked
 
     study: Any = asked(task, measure or [], positive("--steps", steps))
-    reproduce(study, "grid", None, seeds, settings, jobs, stack, device, memory, out, dry_run)
+    how: dict[str, Any] = dict(jobs=jobs, stack=stack, device=device, memory=memory, out=out, dry_run=dry_run)
+    reproduce(study, "grid", seeds=seeds, settings=settings, **how)
 
 
 @app.command()
@@ -243,8 +244,7 @@ def runs(
     if prune:
         spared(home(folder), weights, lambda question: yes or typer.confirm(question))
         return
-    for line in listed(home(folder)):
-        print(line)
+    print(*listed(home(folder)), sep="\n")
 
 
 @app.command()

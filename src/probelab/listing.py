@@ -54,8 +54,8 @@ def rows(out: str | Path | None = None, measure: str | None = None, dials: bool 
             f"no rows{f' of {measure}' if measure else ''} in {home(out)}: reproduce a study, or measure runs"
         )
     try:
-        found = duckdb.connect().sql(
-            "from read_parquet($files, union_by_name = true)", params={"files": [*map(str, files)]}
+        found = duckdb.connect().execute(
+            "from read_parquet($files, union_by_name = true)", parameters={"files": [*map(str, files)]}
         )
         table = found.df()
     except duckdb.Error as error:

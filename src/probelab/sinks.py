@@ -9,6 +9,7 @@ folder `wandb`, to be sent by `wandb sync`) unless it is told to go online.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +49,8 @@ class TensorBoard(Watching):
     def __init__(self, folder: str | Path, name: str = "training", every: int = EVERY):
         needs("tensorboard", "TensorBoard")
         super().__init__(name, every)
-        self.folder, self.writers = Path(folder), {}
+        self.folder = Path(folder)
+        self.writers: dict[str, Any] = {}
 
     def write(self, run: str, step: int, values: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -58,7 +60,7 @@ class TensorBoard(Watching):
         if run not in self.writers:
             self.writers[run] = EventFileWriter(str(self.folder / run))
         told = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self.writers[run].add_event(Event(step=step, summary=Summary(value=told)))
+        self.writers[run].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=told)))
 
     def close(self) -> None:
         for writer in self.writers.values():

@@ -8,9 +8,11 @@ runs/<run>/rows/               what has been measured
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,23 +66,26 @@ def watched(
         raise ValueError(f"--every {every:g} is out of range: above 0 seconds")
     if online and wandb is None:
         raise ValueError("--online says where --wandb sends: give both")
-    watch, sinks, console = Watch(out), [], Console()
+    watch, console, live = Watch(out), Console(), None
+    sinks: list[Sink] = []
     if tensorboard is not None:
         sinks.append(TensorBoard(tensorboard))
     if wandb is not None:
         sinks.append(WandB(wandb, out, online))
     try:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
-            told = ""
+        with (
+            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as live
+        ):
+            told = None
             while True:
                 watch.look()
                 for sink in sinks:
                     watch.send(sink)
-                if console.is_terminal:
+                if live:
                     live.update(watch.picture(console.height), refresh=True)
-                elif (line := watch.summary()) != told:
-                    console.print(line)
-                    told = line
+                elif not once and watch.news() != told:
+                    told = watch.news()
+                    console.print(watch.summary(), soft_wrap=True)
                 if once or watch.finished:
                     break
                 time.sleep(every)
@@ -89,18 +94,22 @@ def watched(
     finally:
         for sink in sinks:
             sink.close()
-    console.print(watch.picture(1000) if once or console.is_terminal else watch.summary())
+    if once or live:
+        console.print(watch.picture(1000 if once else console.height))
+    elif not watch.finished:
+        console.print(watch.summary(), soft_wrap=True)
 
 
 class Watch:
     """What is known of a sweep: the plan last begun, and any other whose runs give signs of life."""
 
     def __init__(self, out: Path):
-        self.out, self.seen, self.sent = out, {}, {}
+        self.out = out
+        self.seen: dict[str, Seen] = {}
+        self.sent: dict[tuple[int, str], set[int | str]] = {}
         self.plans = self.begun()
         if not self.plans:
             raise RunError(f"no sweep was begun in {out}: `probelab runs {out}` lists what is there")
-        self.signs = 0.0
 
     def begun(self) -> list[Plan]:
         """The plans to watch."""
@@ -160,6 +169,11 @@ class Watch:
             total += rest / pace if rest else 0.0
         return total
 
+    def news(self) -> tuple:
+        """What is worth another line where there is no terminal: a run in another state, or a twentieth more done."""
+        states = Counter(seen.state for seen in self.seen.values())
+        return tuple(sorted(states.items())), int(20 * sum(seen.share for seen in self.seen.values()) / len(self.seen))
+
     def summary(self) -> str:
         """The whole sweep in a line."""
         states = Counter(seen.state for seen in self.seen.values())
@@ -194,13 +208,16 @@ class Watch:
             table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=3 if column == "run" else None)
         for column in ("progress", "step", "loss", "onsets"):
             table.add_column(column, no_wrap=column != "onsets", ratio=2 if column == "onsets" else None)
+        common = len(os.path.commonprefix(list(self.seen)).rpartition("-")[0]) if len(self.seen) > 1 else 0
         rows = sorted(self.seen.values(), key=lambda seen: (ORDER.index(seen.state), -seen.sign, seen.name))
         shown = rows[: max(height - 6, 3)]
         for seen in shown:
             onset = "; ".join(f"{name} {step:.4g}" for name, step in seen.onsets.items())
             loss = "" if np.isnan(seen.loss) else f"{seen.loss:.3f}"
             bar = ProgressBar(total=1.0, completed=seen.share, width=20)
-            table.add_row(seen.name, seen.state, bar, f"{seen.step}/{seen.steps or '?'}", loss, onset)
+            table.add_row(
+                seen.name[common:].lstrip("-"), seen.state, bar, f"{seen.step}/{seen.steps or '?'}", loss, onset
+            )
         more = [Text(f"... and {len(rows) - len(shown)} more")] if len(rows) > len(shown) else []
         return Group(table, *more, Text(self.summary()))
 

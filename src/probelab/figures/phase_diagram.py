@@ -97,6 +97,9 @@ def phase_diagram(
         figure.add_traces([_map(cells, onset, meta, steps), words, _holes(cells)], **place)
         if lined:
             _lines(figure, cells.value if onset is None else onset, levels, number, onset is not None, steps)
+    for number in range(len(panels), stories * beside):
+        for axes in (figure.update_xaxes, figure.update_yaxes):
+            axes(visible=False, row=number // beside + 1, col=number % beside + 1)
     figure.update_xaxes(type="category", showline=False, ticks="", tickangle=0 if wide > 34 else -60)
     figure.update_yaxes(type="category", showline=False, ticks="", ticklabelstandoff=4)
     figure.update_xaxes(title_text=x_title or x, row=stories)
@@ -120,6 +123,7 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame, x: str, y: str) -> Cells:
     told = pd.Series("", found.index)
     if "level" in rows:  # medians already, one a cell
         found = found.assign(**groups[["n", "lo", "hi"]].first().astype(float))
+        found.loc[groups["level"].first().to_numpy(float) == 0, ["lo", "hi"]] = np.nan  # one seed has no interval
         last = groups["last"].first() if "last" in rows else pd.Series(np.nan, found.index)
         told = last.map(lambda step: "" if np.isnan(step) else f"none by {_step(step)}")
     if "why" in rows:
@@ -180,7 +184,8 @@ def _words(
     """What a cell says: its number and interval, whether its onset never came, or why it is empty."""
     z = cells.value.to_numpy(float).ravel()
     small = np.abs(z[np.isfinite(z)]).max(initial=0) < 10
-    form = _step if steps else "{:.2f}".format if small else "{:.3g}".format
+    close = 0 < np.ptp(z[np.isfinite(z)]) < 0.1 if np.isfinite(z).any() else False
+    form = _step if steps else "{:.3f}".format if small and close else "{:.2f}".format if small else "{:.3g}".format
     never = np.zeros(len(z), bool) if onset is None else onset.isna().to_numpy().ravel()
     text = [form(value) if wide > 26 and np.isfinite(value) else "" for value in z]
     if medians and wide >= INTERVAL:
@@ -236,7 +241,8 @@ def _colours(values: np.ndarray, title: str, low: float | None, high: float | No
 
 def _note(table: pd.DataFrame, values: np.ndarray, medians: bool, onsets: bool, lines: bool) -> str:
     """What stands below the title."""
-    note = f"median over seeds{f' with its interval ({style.rate(table)})' if medians else ''}"
+    known = medians and (table["level"] > 0).any()
+    note = f"median over seeds{f' with its interval ({style.rate(table)})' if known else ''}"
     note += "; grey or white: no value, and why" if np.isnan(values).any() else ""
     note += "; lines: the step of the onset; never: there was none" if onsets else ""
     return note + ("; lines: where the value is the same" if lines and not onsets else "")
