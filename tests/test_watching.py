@@ -121,6 +121,12 @@ def test_an_onset_of_the_loss_is_dated_where_it_was_planted(out: Path) -> None:
     assert watching.onsets(folder.path, losses[:100], {}) == {}, "it has not fallen yet"
 
 
+def test_runs_are_told_apart_by_their_dials_and_seeds() -> None:
+    runs = [f"markov-length={n}-layers=1-{seed}-abc{n}{seed}" for n in (8, 16) for seed in (0, 1)]
+    assert list(watching.apart(runs).values()) == ["length=8 0", "length=8 1", "length=16 0", "length=16 1"]
+    assert watching.apart(runs[:1]) == {runs[0]: "markov length=8 layers=1 0"}
+
+
 def test_watching_needs_a_sweep(tmp_path: Path, probelab: Probelab) -> None:
     assert "no sweep was begun in" in probelab("watch", tmp_path).err
     assert "--every 0 is out of range" in probelab("watch", tmp_path, "--every", 0).err

@@ -68,7 +68,7 @@ def taken(path: Path, asked: dict[str, Any]) -> int:
 def has_rows(path: Path, steps: Sequence[int]) -> bool:
     """Does a file of rows have every step? One without any rows has them all."""
     try:
-        there = set(pq.read_table(path, columns=["step"], partitioning=None)["step"].to_pylist())
+        there = set(pq.ParquetFile(path).read(columns=["step"])["step"].to_pylist())
     except (OSError, pa.ArrowException, KeyError):
         return False
     return not there or there.issuperset(steps)

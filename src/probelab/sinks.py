@@ -53,14 +53,16 @@ class TensorBoard(Watching):
         self.writers: dict[str, Any] = {}
 
     def write(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if run not in self.writers:
             self.writers[run] = EventFileWriter(str(self.folder / run))
-        told = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self.writers[run].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=told)))
+        made: Any = summary_pb2
+        told = [made.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        event: Any = event_pb2
+        about = dict(wall_time=time.time(), step=step, summary=made.Summary(value=told))
+        self.writers[run].add_event(event.Event(**about))
 
     def close(self) -> None:
         for writer in self.writers.values():
@@ -95,7 +97,9 @@ class WandB(Watching):
         if run not in self.runs:
             self.folder.mkdir(parents=True, exist_ok=True)
             quiet = wandb.Settings(silent=True, console="off")
-            about = dict(project=self.project, name=run, dir=str(self.folder), mode=self.mode, config=self.config)
+            about: dict[str, Any] = dict(
+                project=self.project, name=run, dir=str(self.folder), mode=self.mode, config=self.config
+            )
             self.runs[run] = wandb.init(**about, settings=quiet, reinit="create_new")
             self.runs[run].define_metric("*", step_metric="step")  # measures come after training, at earlier steps
         self.runs[run].log({"step": step, **values})

@@ -8,7 +8,6 @@ runs/<run>/rows/               what has been measured
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -208,16 +207,14 @@ class Watch:
             table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=3 if column == "run" else None)
         for column in ("progress", "step", "loss", "onsets"):
             table.add_column(column, no_wrap=column != "onsets", ratio=2 if column == "onsets" else None)
-        common = len(os.path.commonprefix(list(self.seen)).rpartition("-")[0]) if len(self.seen) > 1 else 0
+        called = apart(list(self.seen))
         rows = sorted(self.seen.values(), key=lambda seen: (ORDER.index(seen.state), -seen.sign, seen.name))
         shown = rows[: max(height - 6, 3)]
         for seen in shown:
             onset = "; ".join(f"{name} {step:.4g}" for name, step in seen.onsets.items())
             loss = "" if np.isnan(seen.loss) else f"{seen.loss:.3f}"
             bar = ProgressBar(total=1.0, completed=seen.share, width=20)
-            table.add_row(
-                seen.name[common:].lstrip("-"), seen.state, bar, f"{seen.step}/{seen.steps or '?'}", loss, onset
-            )
+            table.add_row(called[seen.name], seen.state, bar, f"{seen.step}/{seen.steps or '?'}", loss, onset)
         more = [Text(f"... and {len(rows) - len(shown)} more")] if len(rows) > len(shown) else []
         return Group(table, *more, Text(self.summary()))
 
@@ -232,6 +229,13 @@ class Watch:
                 had.add("all")
                 for step, values in numbers(path).items():
                     sink.write(seen.name, step, values)
+
+
+def apart(runs: list[str]) -> dict[str, str]:
+    """Runs by what tells them apart: what all have in common is left out, and the digest."""
+    parts = {run: run.split("-")[:-1] for run in runs}
+    common = set.intersection(*map(set, parts.values())) if len(runs) > 1 else set()
+    return {run: " ".join(part for part in split if part not in common) or run for run, split in parts.items()}
 
 
 def age(path: Path) -> float:

@@ -88,13 +88,13 @@ def phase_diagram(
     colours = _colours(values, z_title, zmin, zmax, steps)
     figure.update_layout(coloraxis=colours, meta={"metric": metric, "x_dial": x, "y_dial": y})
     for number, (name, cells) in enumerate(grids.items()):
-        place = dict(rows=number // beside + 1, cols=number % beside + 1)
+        row, col = number // beside + 1, number % beside + 1
         found = contour.get(name) if isinstance(contour, Mapping) else contour
         onset = None if found is None else _grid(_rows(found, {}, x, y), table, x, y).value
         lined = onset is not None or lines or (levels is not None and contour is None)
         words = _words(cells, onset, colours, wide, medians, lined, steps)
         meta = {"panel": name} if several else {}
-        figure.add_traces([_map(cells, onset, meta, steps), words, _holes(cells)], **place)
+        figure.add_traces([_map(cells, onset, meta, steps), words, _holes(cells)], rows=row, cols=col)
         if lined:
             _lines(figure, cells.value if onset is None else onset, levels, number, onset is not None, steps)
     for number in range(len(panels), stories * beside):
@@ -118,22 +118,23 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame, x: str, y: str) -> Cells:
     """Medians, of how many, their intervals, and why there is none, for every value that the dials have in a table."""
     across, down = (_order(table[dial]) for dial in (x, y))
     rows = rows.assign(**{dial: rows[dial].astype(object) for dial in (x, y)})
-    groups = rows.groupby([y, x])
-    found = groups["value"].agg(value="median", n="count").astype(float)
-    told = pd.Series("", found.index)
+    groups: Any = rows.groupby([y, x])
+    blank = dict(lo=np.nan, hi=np.nan, why="")
+    found: Any = groups["value"].agg(["median", "count"]).astype(float).set_axis(["value", "n"], axis=1).assign(**blank)
     if "level" in rows:  # medians already, one a cell
-        found = found.assign(**groups[["n", "lo", "hi"]].first().astype(float))
+        found[["n", "lo", "hi"]] = groups[["n", "lo", "hi"]].first().astype(float)
         found.loc[groups["level"].first().to_numpy(float) == 0, ["lo", "hi"]] = np.nan  # one seed has no interval
-        last = groups["last"].first() if "last" in rows else pd.Series(np.nan, found.index)
-        told = last.map(lambda step: "" if np.isnan(step) else f"none by {_step(step)}")
+    if "level" in rows and "last" in rows:
+        found["why"] = [f"none by {_step(last)}" if last > 0 else "" for last in groups["last"].first()]
     if "why" in rows:
-        told = groups["why"].first().fillna("").where(lambda why: why != "", told)
-    told = told.where(found["value"].isna(), "").where(lambda why: (why != "") | found["value"].notna(), "no value")
-    found = found.reindex(columns=["value", "n", "lo", "hi"]).assign(why=told)
+        said = groups["why"].first().fillna("")
+        found["why"] = said.where(said != "", found["why"])
+    empty = found["value"].isna()
+    found["why"] = found["why"].where(found["why"] != "", "no value").where(empty, "")
     names = [[_label(dial) for dial in dials] for dials in (down, across)]
     parts = {k: found[k].unstack(x).reindex(index=down, columns=across) for k in Cells._fields}
-    filled = {"why": parts["why"].fillna("not run"), "n": parts["n"].fillna(0)}
-    return Cells(**{k: pd.DataFrame(v.to_numpy(), *names) for k, v in {**parts, **filled}.items()})
+    filled = {**parts, "why": parts["why"].fillna("not run"), "n": parts["n"].fillna(0)}
+    return Cells(**{k: pd.DataFrame(v.to_numpy(), names[0], names[1]) for k, v in filled.items()})
 
 
 def _order(dial: pd.Series) -> list:
