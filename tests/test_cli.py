@@ -36,7 +36,7 @@ def probelab(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    assert COMMANDS == "studies reproduce verify draw tasks generate train measure runs".split()
+    assert COMMANDS == "studies reproduce grid verify draw tasks generate train measure runs watch".split()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -21,6 +21,7 @@ FLOORS = [
         "train",
         "schedule",
         "optim",
+        "pulse",
         "edit",
         "bridge",
         "subject",
@@ -34,8 +35,9 @@ FLOORS = [
     ]
     + ["lenses", "composition", "probes", "subspaces", "paths", "circuits"],
     ["measures", "curves", "figures"],
-    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
-    ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py
+    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"]
+    + ["grids", "plans", "pruning", "listing", "watching", "sinks"],
+    ["probelab", "api", "live", "errands", "cli"],  # probelab is the facade, src/probelab/__init__.py
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_FREE = ("curves", "figures")  # a figure is redrawn on a laptop without torch

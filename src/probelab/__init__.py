@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probelab import curves, figures, measures
-    from probelab.api import arrays, example, measure, open, oracle_losses, runs, table, train
+    from probelab.api import (
+        arrays,
+        example,
+        grid,
+        measure,
+        open,
+        oracle_losses,
+        reproduce,
+        rows,
+        runs,
+        table,
+        train,
+    )
     from probelab.clamps import Copy, HandBuiltLayer, Match, OnlyHeads, PreviousToken
     from probelab.decode import decode, flops
     from probelab.edit import Edit
@@ -51,13 +63,26 @@ if TYPE_CHECKING:
         Use,
     )
     from probelab.places import Place
+    from probelab.sinks import TensorBoard, WandB
     from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
     from probelab.subject import Model, Run, Subject
     from probelab.sweep import Sweep
 
 __version__ = "0.1.0"
 HOMES = {
-    "probelab.api": ("arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"),
+    "probelab.api": (
+        "arrays",
+        "example",
+        "grid",
+        "measure",
+        "open",
+        "oracle_losses",
+        "reproduce",
+        "rows",
+        "runs",
+        "table",
+        "train",
+    ),
     "probelab.clamps": ("Copy", "HandBuiltLayer", "Match", "OnlyHeads", "PreviousToken"),
     "probelab.decode": ("decode", "flops"),
     "probelab.edit": ("Edit",),
@@ -89,6 +114,7 @@ HOMES = {
         "Use",
     ),
     "probelab.places": ("Place",),
+    "probelab.sinks": ("TensorBoard", "WandB"),
     "probelab.spec": ("LSTM", "RNN", "Optimizer", "Spec", "Transformer"),
     "probelab.subject": ("Model", "Run", "Subject"),
     "probelab.sweep": ("Sweep",),
@@ -134,18 +160,23 @@ __all__ = [
     "Strategy",
     "Subject",
     "Sweep",
+    "TensorBoard",
     "Transformer",
     "Use",
+    "WandB",
     "arrays",
     "curves",
     "decode",
     "example",
     "figures",
     "flops",
+    "grid",
     "measure",
     "measures",
     "open",
     "oracle_losses",
+    "reproduce",
+    "rows",
     "runs",
     "table",
     "train",

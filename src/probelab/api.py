@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from probelab.clamps import Clamp
+from probelab.listing import rows
 from probelab.measures._read import by_oracle, oracle_nats
-from probelab.record import arrays, measure
+from probelab.record import arrays, chosen, measure
 from probelab.rows import join_dials, load_rows, tidy
 from probelab.runs import Folder, home, run_folders
 from probelab.schedule import kept
@@ -19,9 +21,25 @@ from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
 from probelab.subject import Run, unseen
 from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
-from synthetic_tasks.task import choose, require
+from synthetic_tasks.task import choose, choose_from, require
 
-__all__ = ["arrays", "example", "measure", "open", "oracle_losses", "runs", "table", "train"]
+if TYPE_CHECKING:
+    from probelab.conduct import Outcome
+    from probelab.study import Study
+
+__all__ = [
+    "arrays",
+    "example",
+    "grid",
+    "measure",
+    "open",
+    "oracle_losses",
+    "reproduce",
+    "rows",
+    "runs",
+    "table",
+    "train",
+]
 EXAMPLES = Path(__file__).parent / "examples"
 
 
@@ -99,6 +117,66 @@ def runs(out: str | Path | None = None) -> list[Run]:
 def table(some: Sequence[Run], what: Any, steps: Sequence[int] | None = None) -> pd.DataFrame:
     """The rows of a measure over several runs, with the runs' dials as columns."""
     return join_dials(tidy(pd.concat([measure(run, what, steps) for run in some], ignore_index=True)), some)
+
+
+def reproduce(
+    study: str | Study,
+    preset: str = "quick",
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Sequence[Any]] | None = None,
+    panel: str | None = None,
+    jobs: int = 1,
+    out: str | Path | None = None,
+    images: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Train, measure, draw and verify a study; what is on disk already is not made again.
+
+    settings  dial -> its values, `{"task.zipf": [0, 1]}`: every combination is an arm, and phase diagrams are drawn
+    jobs      worker processes
+    """
+    from probelab.conduct import barred, conclude, execute, merged
+    from probelab.grids import gridded, price
+    from probelab.plans import record
+    from probelab.progress import bar
+    from probelab.studies import STUDIES
+    from probelab.study import plan
+    from probelab.work import check_jobs, finished
+
+    whole = choose_from("study", study, STUDIES) if isinstance(study, str) else study
+    turned = {dial: list(values) for dial, values in (settings or {}).items()}
+    asked = plan(whole, preset, None if seeds is None else tuple(seeds), turned, panel)
+    check_jobs(asked)
+    chosen, missing = gridded(whole, turned), [job for job in merged(asked) if not finished(job, home(out) / "runs")]
+    if missing:
+        record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
+    units = sum(job.steps + len(job.keep) * len(job.measures) for job in missing)
+    with bar(chosen.name, units) if progress and missing else nullcontext(lambda done: None) as advance:
+        execute(asked, home(out) / "runs", jobs, report=lambda kind, done: advance(done))
+    why = barred(whole, preset, [job.seed for job in asked], bool(turned))
+    return conclude(chosen, asked, home(out), why, images)
+
+
+def grid(
+    task: Task,
+    settings: Mapping[str, Sequence[Any]],
+    measures: Sequence[Any] = (),
+    *,
+    steps: int = 1000,
+    seeds: Sequence[int] = (0, 1, 2),
+    **more: Any,
+) -> Outcome:
+    """Every combination of dials of a task and a small transformer, with phase diagrams: `probelab grid`.
+
+        lab.grid(Classification(), {"task.zipf": [0, 1], "task.p_bursty": [0, 0.5, 1]}, ["classify"])
+
+    `more` is what `reproduce` takes: jobs, out, images, progress.
+    """
+    from probelab.grids import of_task
+
+    study = of_task(task, [chosen(what) for what in measures], steps, seeds)
+    return reproduce(study, "grid", settings=settings, **more)
 
 
 def oracle_losses(task: Task, n: int = 1024, split: str = "train") -> dict[str, float]:

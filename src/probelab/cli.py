@@ -1,4 +1,4 @@
-"""The command line: studies, reproduce, verify, draw, tasks, generate, train, measure, runs."""
+"""The command line: studies, reproduce, grid, verify, draw, tasks, generate, train, measure, runs, watch."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100."),
 ]
+Folder = Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")]
 Memory = Annotated[str, typer.Option(help="Activations held at a time while measuring.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")]
 
@@ -55,6 +56,8 @@ def reproduce(
 ) -> None:
     """Train, measure, draw and verify a study. The same command continues what was interrupted."""
     from probelab.conduct import conclude, execute, merged
+    from probelab.grids import price, told
+    from probelab.plans import record
     from probelab.progress import bar
     from probelab.runs import home
     from probelab.work import check_jobs, finished
@@ -70,7 +73,7 @@ def reproduce(
     print(
         f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
         f"{checkpoints} checkpoints, {measured} measurements\n"
-        f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; "
+        f"{told(settings)}price: about {price(chosen, preset, merged(plan)):.2g} minutes on 2 cores; "
         f"{len(merged(plan)) - len(missing)} of {len(merged(plan))} runs are there already",
         flush=True,
     )
@@ -79,9 +82,32 @@ def reproduce(
         return
     if missing:
         total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
+        record(home(out), chosen, merged(plan), missing, price(chosen, preset, missing))
         with bar(chosen.name, total) as advance:
             execute(plan, root, workers, stack, bytes_held, device, lambda kind, done: advance(done))
     show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
+
+
+@app.command()
+def grid(
+    task: Annotated[str, typer.Argument(help="A task, see `probelab tasks`.")],
+    settings: Set = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 1000,
+    measure: Annotated[list[str] | None, typer.Option(help="loss, or others of `probelab measure`.")] = None,
+    seeds: Annotated[str, typer.Option(help="For example 0-5.")] = "0-2",
+    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
+    stack: Annotated[int, typer.Option(help="Models trained together in one process.")] = 1,
+    device: Device = "cpu",
+    memory: Memory = "2GiB",
+    out: Out = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
+) -> None:
+    """Every combination of a task's dials, `--set task.zipf=0,1 --set task.p_bursty=0,.5`, and its phase diagrams."""
+    from probelab.grids import asked
+
+    study: Any = asked(task, measure or [], positive("--steps", steps))
+    how: dict[str, Any] = dict(jobs=jobs, stack=stack, device=device, memory=memory, out=out, dry_run=dry_run)
+    reproduce(study, "grid", seeds=seeds, settings=settings, **how)
 
 
 @app.command()
@@ -143,27 +169,9 @@ def generate(
     format: Annotated[str, typer.Option(help="parquet, jsonl or npz.")] = "parquet",
 ) -> None:
     """Write a dataset with its card. The same command continues, and gives the same bytes."""
-    from probelab.progress import bar
-    from probelab.study import one, parse_settings
-    from synthetic_tasks import TASKS
-    from synthetic_tasks import generate as write_dataset
-    from synthetic_tasks.task import choose_from, turn
-    from synthetic_tasks.task import preset as by_paper
+    from probelab.errands import generated
 
-    kind = choose_from("task", task, TASKS)
-    dials = {name: one(name, values) for name, values in parse_settings(settings or []).items()}
-    chosen = by_paper(kind, preset) if preset else kind()
-    chosen = turn(chosen, **{"world": world, **dials})
-    splits = tuple(split.split(","))
-    with bar(f"generating {task}", n * len(splits)) as advance:
-        reached = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal reached
-            advance(done - reached)
-            reached = done
-
-        write_dataset(chosen, out, splits, n, seed, format, progress=progress)
+    generated(task, n, out, preset, settings or [], world, split, seed, format)
     print(f"{out}/README.md says what was asked and what was measured")
 
 
@@ -181,28 +189,20 @@ def train(
     out: Out = None,
 ) -> None:
     """Train one model on a task and say where the run lies."""
-    from dataclasses import replace
+    from probelab.errands import trained
 
-    from probelab import api
-    from probelab.spec import Optimizer, Spec, Transformer, replace_all
-    from probelab.study import one, parse_clamp, parse_settings
-    from synthetic_tasks import TASKS
-    from synthetic_tasks.task import choose_from
-
-    spec = Spec(choose_from("task", task, TASKS)(), Transformer(), Optimizer(), batch=batch).seeded(seed)
-    turned = {"task": settings, "model": model, "optimizer": optimizer}
-    dials = {
-        f"{room}.{dial}": one(dial, values)
-        for room, texts in turned.items()
-        for dial, values in parse_settings(texts or []).items()
-    }
-    spec = replace(replace_all(spec, dials), edits=tuple(map(parse_clamp, clamp or [])))
-    run = api.train(spec, steps=positive("--steps", steps), device=device, out=out)
-    print(run.path)
-    if run.stopped:
-        step, reason = run.stopped["step"], run.stopped["reason"]
-        raise ValueError(f"stopped at step {step}: {reason}; the last good checkpoint, of step {run.last}, is kept")
-    print(f"next: probelab measure {run.path} loss")
+    trained(
+        task,
+        positive("--steps", steps),
+        settings or [],
+        model or [],
+        optimizer or [],
+        clamp or [],
+        batch,
+        seed,
+        device,
+        out,
+    )
 
 
 @app.command()
@@ -222,61 +222,61 @@ def measure(
     memory: Memory = "2GiB",
 ) -> None:
     """Measure a run at its checkpoints and print the last rows."""
-    from probelab import api
-    from probelab.kinds import build
-    from probelab.measures import MEASURES
-    from probelab.record import arrays_of, recorded
-    from probelab.study import parse_dials, parse_range
-    from synthetic_tasks.task import choose_from
+    from probelab.errands import measured
 
-    kind = choose_from("measure", what, MEASURES)
-    asked = build(f"the measure {what}", kind, parse_dials(kind, settings or []))
-    opened = api.open(run)
-    rows = api.measure(opened, asked, parse_range("--steps", steps) if steps else None, size(memory))
-    if len(rows):
-        print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False))
-    print(recorded(opened, asked) if len(rows) else arrays_of(opened, asked))
+    measured(run, what, settings or [], steps, size(memory))
 
 
 @app.command()
 def runs(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")
-    ] = None,
+    folder: Folder = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Say what no report needs, ask, and delete it.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="With --prune: measured weights, too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: do not ask.")] = False,
 ) -> None:
     """What is there: spec, steps, size, state."""
-    from probelab.runs import Folder, RunError, home, run_folders
+    from probelab.listing import listed
+    from probelab.pruning import spared
+    from probelab.runs import home
 
-    paths = run_folders(home(folder))
-    if not paths:
-        print(f"no runs in {home(folder)}")
-    for path in paths:
-        try:
-            run = Folder(path)
-        except RunError as error:
-            print(f"{path.name}  cannot be opened: {error}")
-            continue
-        megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
-        state = "done" if run.length else "unfinished"
-        if run.stopped:
-            state = f"stopped at {run.stopped['step']}: {run.stopped['reason']}"
-        steps = run.length or (run.steps or [0])[-1]
-        print(f"{path.name}  {steps} steps  {len(run.steps)} checkpoints  {megabytes:.1f} MB  {state}")
+    if weights and not prune:
+        raise ValueError("--weights says what --prune deletes: give both")
+    if prune:
+        spared(home(folder), weights, lambda question: yes or typer.confirm(question))
+        return
+    print(*listed(home(folder)), sep="\n")
+
+
+@app.command()
+def watch(
+    folder: Folder = None,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write what is seen to event files in this folder.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="Log what is seen to this project of Weights & Biases.")] = None,
+    online: Annotated[bool, typer.Option("--online", help="With --wandb: send it; else it stays here.")] = False,
+) -> None:
+    """Watch a sweep from another terminal: progress, loss, onsets so far, time left. Ends when all is done."""
+    from probelab.runs import home
+    from probelab.watching import watched
+
+    watched(home(folder), every, once, tensorboard, wandb, online)
 
 
 def planned(
-    study: str, preset: str, panel: str | None, seeds: str | None, settings: list[str] | None
+    study: Any, preset: str, panel: str | None, seeds: str | None, settings: list[str] | None
 ) -> tuple[Any, Any, str]:
-    """A study, its jobs, and why its claims would not be judged."""
+    """A study (or its name), its jobs, and why its claims would not be judged."""
     from probelab.conduct import barred
+    from probelab.grids import gridded
     from probelab.studies import STUDIES
     from probelab.study import parse_range, parse_settings, plan
     from synthetic_tasks.task import choose_from
 
-    chosen = choose_from("study", study, STUDIES)
-    wanted = parse_range("--seeds", seeds) if seeds else None
-    jobs = plan(chosen, preset, wanted, parse_settings(settings or []), panel)
-    return chosen, jobs, barred(chosen, preset, [job.seed for job in jobs], bool(settings))
+    chosen = choose_from("study", study, STUDIES) if isinstance(study, str) else study
+    wanted, turned = parse_range("--seeds", seeds) if seeds else None, parse_settings(settings or [])
+    jobs = plan(chosen, preset, wanted, turned, panel)
+    return gridded(chosen, turned), jobs, barred(chosen, preset, [job.seed for job in jobs], bool(settings))
 
 
 def show(study: Any, outcome: Any, out: Path) -> None:
@@ -293,7 +293,8 @@ def show(study: Any, outcome: Any, out: Path) -> None:
             print(f"figure: {path}")
     if not any(path.suffix == ".png" for path in outcome.files):
         print("no PNG: install Chrome or Chromium (Debian: apt install chromium) and run the same command again")
-    print(f"try next: probelab reproduce {study.name} --set {study.next} --seeds 0-2")
+    if study.claims:
+        print(f"try next: probelab reproduce {study.name} --set {study.next} --seeds 0-2")
 
 
 def positive(name: str, value: int) -> int:
@@ -303,7 +304,6 @@ def positive(name: str, value: int) -> int:
 
 
 def cores() -> int:
-    """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -45,6 +45,8 @@ def settled(value: Any, kind: Any) -> Any:
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if isinstance(value, np.generic):
         value = value.item()
+    if (value, "none" in get_args(kind)) == (None, True):
+        return "none"  # as the command line cannot tell them apart
     if isinstance(value, (list, tuple)):
         kinds = next((kinds_of(option, len(value)) for option in options if get_origin(option) is tuple), ())
         return tuple(map(settled, value, kinds)) if len(kinds) == len(value) else tuple(value)

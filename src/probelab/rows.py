@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,12 @@ def progress_of(folder: Folder, table: pd.DataFrame) -> pd.DataFrame:
 
 def join_dials(table: pd.DataFrame, folders: Iterable[Folder]) -> pd.DataFrame:
     """The table with the dials of its runs as columns (`task.zipf`, `model.layers`)."""
-    described = pd.DataFrame([{"run": folder.name, **flat(folder.spec)} for folder in folders])
+    return with_dials(table, {folder.name: flat(folder.spec) for folder in folders})
+
+
+def with_dials(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The table with these dials of runs, by their names, as columns."""
+    described = pd.DataFrame([{"run": name, **dials} for name, dials in runs.items()])
     for dial in described:  # heads = 8 in one arm and (8, 1) in another: a column has one kind
         if described[dial].map(type).nunique() > 1 and described[dial].map(lambda x: isinstance(x, str)).any():
             described[dial] = described[dial].map(lambda x: x if isinstance(x, str) or pd.isna(x) else str(x))

@@ -317,9 +317,13 @@ def settable(spec: Spec) -> list[str]:
 
 def flat(spec: Spec) -> dict[str, Any]:
     """Every dial by its dotted name, as columns of a table: `task.states`, `model.layers`, `optimizer.lr`, `batch`."""
-    described = to_json(spec)
+    return columns(to_json(spec))
+
+
+def columns(described: dict[str, Any]) -> dict[str, Any]:
+    """Every dial of what `to_json` gave, by its dotted name."""
     rooms = {room: part for room, part in described.items() if isinstance(part, dict)}
-    columns = {f"{room}.{dial}": value for room, part in rooms.items() for dial, value in part.items()}
-    return {name: canonical(value) if isinstance(value, list) else value for name, value in columns.items()} | {
-        "batch": spec.batch
+    found = {f"{room}.{dial}": value for room, part in rooms.items() for dial, value in part.items()}
+    return {name: canonical(value) if isinstance(value, list) else value for name, value in found.items()} | {
+        "batch": described["batch"]
     }

@@ -55,6 +55,7 @@ class Study:
     tried     which settings were tried on seeds 0-9
     next      a dial worth turning next
     panels    parts of the study that can be run alone: name -> arms
+    maps      what the phase diagrams of a grid show: title -> coordinates of its rows, or of its dated ones
     """
 
     name: str
@@ -68,6 +69,7 @@ class Study:
     tried: str = ""
     next: str = "task.length=50,100"
     panels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,11 @@ def plan(
                     choose("setting", dial, ["steps", *settable(arm.spec)])
             keep, full = kept(steps, arm.per_decade, arm.every), ", ".join([name, *told])
             measures = (*study.measures, *arm.measures)
-            jobs += [
-                Job(full, replace_all(arm.spec.seeded(seed), dials), steps, keep, measures, seed)
-                for seed in seeds or chosen.seeds
-            ]
+            try:
+                specs = {seed: replace_all(arm.spec.seeded(seed), dials) for seed in seeds or chosen.seeds}
+            except ValueError as error:
+                raise ValueError(f"{error} (at {', '.join(told)})" if told else str(error)) from error
+            jobs += [Job(full, spec, steps, keep, measures, seed) for seed, spec in specs.items()]
     return jobs
 
 
@@ -138,7 +141,8 @@ def parse_settings(texts: list[str]) -> dict[str, list[Any]]:
             raise ValueError(f"{text!r} is not of the form dial=value, or dial=value,value,... for a grid")
         if dial in settings:
             raise ValueError(f"{text!r}: {dial} was set before; several values make a grid: {dial}=1,2")
-        settings[dial] = list(dict.fromkeys(literal(value) for value in parts))
+        values = [literal(value) for value in parts]
+        settings[dial] = list({(isinstance(v, bool), v): v for v in values}.values())  # 0 is not false
     return settings
 
 
@@ -170,14 +174,17 @@ def parse_clamp(text: str) -> Clamp:
 
 
 def split_values(text: str) -> list[str]:
-    """Split at commas outside brackets: `1,2` is two values, `[1,2]` one."""
-    parts, depth = [""], 0
+    """Split at commas outside brackets and quotes: `1,2` is two values, `[1,2]` one, and so is `"a,b"`."""
+    parts, depth, quoted = [""], 0, False
     for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth == 0:
+        quoted ^= letter == '"'
+        depth += ((letter == "[") - (letter == "]")) * (not quoted)
+        if letter == "," and depth == 0 and not quoted:
             parts.append("")
         else:
             parts[-1] += letter
+    if quoted or depth:
+        raise ValueError(f"{text!r}: a {'quote' if quoted else 'bracket'} is not closed, or was not opened")
     return parts
 
 

@@ -22,6 +22,7 @@ from probelab.attention import Dropout
 from probelab.edit import SILENT, Tape, clamping, facts_of
 from probelab.model import INITS, apply, init, inputs, no_dropout, shapes, sites
 from probelab.optim import Flat, Update
+from probelab.pulse import Pulse
 from probelab.rows import load_rows
 from probelab.runs import Folder, RunError, load_arrays, save_arrays, write, write_json
 from probelab.spec import Spec
@@ -138,7 +139,7 @@ def train(
     logs = [restore(folder, flat, update, member, start) for member, folder in enumerate(folders)]
     alive = [not folder.stopped for folder in folders]
     have = [set(folder.steps) for folder in folders]
-    wanted_set = set(wanted)
+    wanted_set, pulse = set(wanted), Pulse(folders)
 
     def keep(step: int) -> None:
         for member, folder in enumerate(folders):
@@ -168,6 +169,7 @@ def train(
         for member, log in enumerate(logs):
             if alive[member]:
                 log.append((values[member], norms[member]))
+        pulse(step + 1, logs)
         if progress:
             progress(1)
         if watch:
@@ -179,6 +181,7 @@ def train(
     for member, folder in enumerate(folders):
         if len(logs[member]) >= len(read_log(folder)):
             write_log(folder, logs[member])
+    pulse.end()
 
 
 def drawn(specs: Sequence[Spec], start: int, end: int) -> Iterator[list[Batch]]:

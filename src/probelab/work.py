@@ -58,7 +58,7 @@ def finished(job: Job, root: Path) -> bool:
     if not (path / "spec.json").exists():
         return False
     folder = Folder(path, type(job.spec.task))
-    steps = set(folder.steps)
+    steps = {*folder.steps, *folder.note("pruned").get("steps", ())}  # measured, then deleted to free the disk
     keep = [step for step in job.keep if step in steps] if folder.stopped else job.keep
     trained = bool(folder.stopped) or (folder.length >= job.steps and steps.issuperset(keep))
     if not trained or not (path / "train.parquet").exists():

@@ -264,6 +264,10 @@ ABRUPT = Study(
         "paper": Preset(arms(150_000, 150_000), seeds=tuple(range(100, 110)), minutes=900),
     },
     measures=(Classify(splits=("icl", "swap"), n=1000), Circuit(n=256)),
+    maps={
+        "accuracy on new classes": {"measure": "classify", "split": "icl", "metric": "accuracy"},
+        "onset of it": {"measure": "onset", "metric": JUMP},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -309,6 +309,10 @@ CIRCUIT = Study(
         "paper": Preset(arms(10_000, 150_000), seeds=tuple(range(100, 110)), minutes=1000),
     },
     measures=(Ready(n=64),),
+    maps={
+        "onset of the answer": {"measure": "onset", "component": "answer", "kind": "does it"},
+        "onset of the match": {"measure": "onset", "component": "match", "kind": "does it"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

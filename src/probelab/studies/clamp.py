@@ -247,6 +247,10 @@ CLAMP = Study(
         "paper": Preset(arms(31_250, 31_250), seeds=tuple(range(100, 110)), minutes=600),
     },
     measures=(Classify(splits=("train",), n=1000),),
+    maps={
+        "log-probability of the label": {"measure": "classify", "split": "train", "metric": "log_prob"},
+        "the loss falls below half of ln 2": {"measure": "crossing", "metric": "loss"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

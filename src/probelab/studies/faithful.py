@@ -229,6 +229,10 @@ FAITHFUL = Study(
         "paper": Preset(arms(4000), seeds=tuple(range(100, 110)), minutes=60),
     },
     measures=(Answers(n=500), Early(n=500), Follow(n=500)),
+    maps={
+        "accuracy": {"measure": "answers", "split": "test", "metric": "accuracy"},
+        "onset of using the steps": {"measure": "onset", "component": "uses steps"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

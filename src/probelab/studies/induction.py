@@ -202,6 +202,11 @@ INDUCTION = Study(
         "paper": Preset(arms(10_000, 10_000), seeds=tuple(range(100, 110)), minutes=90),
     },
     measures=(InContext(n=512), Heads(n=128), Patterns()),
+    maps={
+        "loss on copied tokens, later minus first": {"measure": "icl", "metric": "copy", "strategy": None},
+        "onset of copying": {"measure": "onset", "metric": "copy"},
+        "onset of prefix matching": {"measure": "onset", "metric": "prefix_matching"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -312,6 +312,10 @@ LOCALITY = Study(
         "paper": Preset(arms(20_000, 10_000, width=256), seeds=tuple(range(106, 116)), minutes=3000),
     },
     measures=(Reasoning(drawn=(1, 10)), Loss(n=256, split="test")),
+    maps={
+        "error at once": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "direct"},
+        "error by steps": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "scaffolded"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -257,6 +257,11 @@ MARKOV = Study(
         "paper": Preset(arms(100, 5e-4, 0.1, 3000, 3000, 3000), seeds=tuple(range(100, 110)), minutes=30),
     },
     measures=(Strategy(n=1024), Heads(n=256), Patterns()),
+    maps={
+        "KL(truth || model)": {"measure": "strategy", "metric": "kl_truth", "pos": None},
+        "switch to unigram": {"measure": "phases", "strategy": "unigram"},
+        "switch to bigram": {"measure": "phases", "strategy": "bigram"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -262,6 +262,10 @@ PARITY = Study(
         "paper": Preset(arms(CHAINED, {**ASKED, 4: 100_000, 6: 200_000}, bits=30), minutes=2000),
     },
     measures=(Answers(n=500), Loss(n=1000, split="test"), Sparsity(n=256, split="test")),
+    maps={
+        "accuracy": {"measure": "answers", "split": "test", "metric": "accuracy"},
+        "solved": {"measure": "crossing", "metric": "solved"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -297,4 +297,9 @@ SKEW = Study(
     ),
     next="task.burst=2",
     panels=PANELS,
+    maps={
+        ICL: {"measure": "classify", "split": "icl2", "metric": "accuracy_in_context"},
+        IWL: {"measure": "classify", "split": "iwl", "metric": "owned_accuracy"},
+        f"onset of {ICL}": {"measure": "crossing", "metric": "accuracy_in_context"},
+    },
 )

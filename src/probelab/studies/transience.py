@@ -269,6 +269,11 @@ TRANSIENCE = Study(
         Classify(splits=("train", "iwl", "ciwl"), n=500),
         Mixture(n=150),
     ),
+    maps={
+        "two-way ICL": {"measure": "classify", "split": "icl2", "metric": "accuracy_in_context"},
+        "onset of ICL": {"measure": "onset", "metric": "ICL rises"},
+        "loss of ICL": {"measure": "onset", "metric": "ICL falls"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

@@ -216,6 +216,10 @@ TWO_HOP = Study(
         ),
     },
     measures=tuple(Answers(n=400, split=split) for split in SPLITS.values()),
+    maps={
+        "accuracy on facts never composed": {"measure": "answers", "split": "ood", "metric": "accuracy"},
+        "half of the composed facts": {"measure": "crossing", "metric": "half, id"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,

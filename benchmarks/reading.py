@@ -1,0 +1,74 @@
+"""Ten thousand run folders: the seconds in which `probelab runs` lists them and `lab.rows` reads all their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import pandas as pd
+
+from benchmarks.timing import Call, Line
+from probelab.listing import listed, rows
+from probelab.rows import load_rows, save_rows
+from probelab.runs import FORMAT, Folder, write_json
+from probelab.spec import Spec, to_json
+from synthetic_tasks import Classification
+
+RUNS, STEPS, LIMIT = 10_000, (0, 1, 3, 10, 30, 100, 300, 1000), 5
+
+
+def reading() -> list[Line]:
+    """Simulated folders, each with a spec, eight checkpoints and 32 rows; against opening each with `Folder`."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        paths = simulated(out)
+        table = seconds(lambda: rows(out))
+        listing = seconds(lambda: list(listed(out)))
+        few = paths[: RUNS // 20]
+        apart = 20 * seconds(lambda: [(Folder(path), load_rows(path / "rows" / "classify-0.parquet")) for path in few])
+    told = f"{RUNS:,} run folders, one at a time"
+    return [
+        Line(
+            f"the rows of {RUNS:,} run folders as one table",
+            told,
+            f"under {LIMIT} s",
+            f"{table:.1f} s of {apart:.0f} s",
+        ),
+        Line(f"listing {RUNS:,} run folders", told, f"under {LIMIT} s", f"{listing:.1f} s"),
+    ]
+
+
+def seconds(call: Call) -> float:
+    """Of one call, files in the cache of the system."""
+    began = perf_counter()
+    call()
+    return perf_counter() - began
+
+
+def simulated(out: Path) -> list[Path]:
+    """A grid over skew and bursts with many seeds, as if it had been run."""
+    found = []
+    for number in range(RUNS):
+        task = Classification(zipf=0.1 * (number % 16), p_bursty=number // 16 % 11 / 10)
+        spec = Spec(task).seeded(100 + number // 176)
+        path = out / "runs" / spec.name
+        described = {"format": FORMAT, "digest": spec.digest, "spec": to_json(spec)}
+        write_json(path / "spec.json", described)
+        write_json(path / "done", {"steps": STEPS[-1]})
+        save_rows(path / "rows" / "classify-0.parquet", rows_of(path.name, spec.seed))
+        (path / "checkpoints").mkdir()
+        for step in STEPS:
+            (path / "checkpoints" / f"{step:06d}.safetensors").write_bytes(b"0" * 100)
+        found.append(path)
+    return found
+
+
+def rows_of(run: str, seed: int) -> pd.DataFrame:
+    """Two scores on two splits at each kept step."""
+    return pd.DataFrame(
+        dict(run=run, seed=seed, step=step, split=split, measure="classify", metric=metric, value=step / 1000, n=500)
+        for step in STEPS
+        for split in ("icl2", "iwl")
+        for metric in ("accuracy", "accuracy_in_context")
+    )
