@@ -34,7 +34,8 @@ FLOORS = [
     ]
     + ["lenses", "composition", "probes", "subspaces", "paths", "circuits"],
     ["measures", "curves", "figures"],
-    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"],
+    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"]
+    + ["planner", "dispatch", "cluster", "nodes"],
     ["probelab", "api", "live", "cli"],  # probelab is the facade, src/probelab/__init__.py
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -47,41 +47,26 @@ def reproduce(
     seeds: Annotated[str | None, typer.Option(help="For example 100-105; seeds 0-9 chose the settings.")] = None,
     settings: Set = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
-    stack: Annotated[int, typer.Option(help="Models trained together in one process.")] = 1,
+    stack: Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")] = None,
     device: Device = "cpu",
     memory: Memory = "2GiB",
+    on: Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; else the one Ray finds or starts.")] = None,
+    gpus: Annotated[float, typer.Option(help="On ray with cuda: the share of a GPU for each stack.")] = 1.0,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
 ) -> None:
     """Train, measure, draw and verify a study. The same command continues what was interrupted."""
-    from probelab.conduct import conclude, execute, merged
-    from probelab.progress import bar
+    from probelab.conduct import conclude, make
     from probelab.runs import home
-    from probelab.work import check_jobs, finished
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
-    root, workers = home(out) / "runs", cores() if jobs is None else positive("--jobs", jobs)
-    positive("--stack", stack)
-    bytes_held = size(memory)
-    check_jobs(plan, device)
-    missing = [job for job in merged(plan) if not finished(job, root)]
-    steps, checkpoints = sum(job.steps for job in plan), sum(len(job.keep) for job in plan)
-    measured = sum(len(job.keep) * len(job.measures) for job in plan)
-    print(
-        f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
-        f"{checkpoints} checkpoints, {measured} measurements\n"
-        f"price: about {chosen.presets[preset].minutes:g} minutes on 2 cores; "
-        f"{len(merged(plan)) - len(missing)} of {len(merged(plan))} runs are there already",
-        flush=True,
-    )
-    if dry_run:
-        print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in merged(plan)))
-        return
-    if missing:
-        total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
-        with bar(chosen.name, total) as advance:
-            execute(plan, root, workers, stack, bytes_held, device, lambda kind, done: advance(done))
-    show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
+    workers = cores() if jobs is None else positive("--jobs", jobs)
+    where = {"memory": size(memory), "device": device, "on": on, "address": address, "gpus": gpus}
+    print(f"{chosen.name}, preset {preset}: about {chosen.presets[preset].minutes:g} minutes on 2 cores", flush=True)
+    stacked = None if stack is None else positive("--stack", stack)
+    if make(plan, home(out) / "runs", workers, stacked, dry_run, **where):
+        show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 
 @app.command()
