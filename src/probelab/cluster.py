@@ -34,6 +34,7 @@ except ImportError as error:
 KNOCK, ANSWER = 5, 90  # seconds: for a cluster's door to open, for a node to answer
 STEP = 256 << 20  # memory is asked for in multiples of this, so that most runs ask for the same
 GIB = 1 << 30
+STERN = {"max_retries": 0, "runtime_env": {"env_vars": ONE_THREAD}}  # of every task
 
 
 class Cluster:
@@ -114,14 +115,12 @@ class Cluster:
     def ask(self, folder: str, token: str) -> dict[str, str]:
         """What is wrong with each node, by its address; empty where nothing is."""
         cloudpickle.register_pickle_by_value(nodes)
-        question = ray.remote(nodes.asked).options(
-            num_cpus=0, max_retries=0, name="probelab asks", runtime_env={"env_vars": ONE_THREAD}
-        )
-        refs = {}
+        question, refs = ray.remote(nodes.asked), {}
+        alike = {"num_cpus": 0, "name": "probelab asks", **STERN}
         for node in self.nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"node {node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-            refs[name] = question.options(scheduling_strategy=there).remote(folder, token, name)
+            refs[name] = question.options(scheduling_strategy=there, **alike).remote(folder, token, name)
         found, kinds, ours = {}, set(), nodes.versions()
         for name, ref in refs.items():
             try:
@@ -193,7 +192,7 @@ class OnRay:
         self.orders: dict[Any, Order] = {}  # by Ray's reference to what the task will return
         self.keys: dict[int, Any] = {}  # the references of tasks that may still speak
         self.given, self.wanted = 0, nodes.versions()
-        self.task = ray.remote(carry_out).options(max_retries=0, runtime_env={"env_vars": ONE_THREAD})
+        self.task = ray.remote(carry_out)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
@@ -207,7 +206,7 @@ class OnRay:
         """Hand over what Ray should know of."""
         while self.queue and len(self.orders) < self.ahead:
             order, self.given = self.queue.popleft(), self.given + 1
-            task = self.task.options(name=order.name, **self.cluster.needs(order))
+            task = self.task.options(name=order.name, **self.cluster.needs(order), **STERN)
             self.keys[self.given] = task.remote(order.text, self.given, self.mailbox, self.wanted)
             self.orders[self.keys[self.given]] = order
 
