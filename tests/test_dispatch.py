@@ -15,12 +15,9 @@ from probelab.study import Job
 from probelab.work import Message, Order
 from tests.tiny import SPEC
 
-FINISHED, LOST, BUSY = (
-    {"kind": "finished"},
-    {"kind": "lost", "text": "exit code -9"},
-    {"kind": "busy", "text": "held: x"},
-)
-FAILED, ERROR = {"kind": "failed", "text": "could not write x"}, {"kind": "error", "text": "no such split"}
+FINISHED, BUSY = {"kind": "finished"}, {"kind": "busy", "text": "held: x"}
+LOST, FAILED = {"kind": "lost", "text": "exit code -9"}, {"kind": "failed", "text": "could not write x"}
+ERROR = {"kind": "error", "text": "no such split"}
 
 
 @pytest.fixture(autouse=True)
