@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-PATIENCE = 600  # seconds for a node to start, on a machine that others use, too
+PATIENCE, ATTEMPTS = 150, 6  # seconds for a node to start, and how often: its parts wait 15 s for each other, no more
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}  # else Ray keeps one in the user's home
-ENVIRONMENT = {**os.environ, **SECRET, "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": str(PATIENCE)}
+ENVIRONMENT = {**os.environ, **SECRET, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "300"}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
 SMALL = ("--object-store-memory=80000000", "--disable-usage-stats", "--include-dashboard=false")
 
@@ -32,11 +32,7 @@ class Rays:
         self.ip, self.port = ip, free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []
         head = ("--head", f"--port={self.port}", f"--temp-dir={self.folder}")
-        try:
-            self.add(cores, ip, within, *head, **more)
-        except BaseException:
-            self.end()
-            raise
+        self.add(cores, ip, within, *head, **more)
 
     @property
     def address(self) -> str:
@@ -44,23 +40,32 @@ class Rays:
 
     def add(self, cores: int = 1, ip: str = "", within: tuple[str, ...] = (), *role: str, **more: Any) -> int:
         """Start a node and wait until it is up; its number."""
-        number, memory = len(self.nodes), more.pop("memory", 4 << 30)
+        number, memory = len(self.nodes), more.get("memory", 4 << 30)
         where = role or (f"--address={self.address}",)
         sizes = (f"--num-cpus={cores}", f"--memory={memory}", f"--node-ip-address={ip or self.ip}")
-        log = (self.folder / f"node{number}.log").open("wb")
         command = [*within, RAY, "start", *where, *sizes, *SMALL, "--block"]
-        environment = {**ENVIRONMENT, **more.pop("environment", {})}
-        self.nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
-        deadline = time.monotonic() + PATIENCE
-        while "Ray runtime started" not in (said := Path(log.name).read_text()):
-            assert self.nodes[number].poll() is None and time.monotonic() < deadline, said
-            time.sleep(0.2)
+        self.nodes.append(self.started(command, {**ENVIRONMENT, **more.get("environment", {})}))
         return number
+
+    def started(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """A node that is up. What does not come up is ended and started again; the last failure is told."""
+        said = ""
+        for attempt in range(ATTEMPTS):
+            log = self.folder / f"node{len(self.nodes)}-{attempt}.log"
+            with log.open("wb") as file:
+                node = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+            deadline = time.monotonic() + PATIENCE
+            while node.poll() is None and time.monotonic() < deadline:
+                if "Ray runtime started" in (said := log.read_text()):
+                    return node
+                time.sleep(0.2)
+            end(node)
+        self.end()
+        raise RuntimeError(f"no node came up in {ATTEMPTS} attempts:\n{said}")
 
     def processes(self, number: int) -> list[int]:
         """Every process of a node: those of its session."""
-        session = self.nodes[number].pid
-        return [pid for pid, _, found, _ in stats() if found == session]
+        return of_session(self.nodes[number].pid)
 
     def workers(self, number: int) -> list[int]:
         """The processes of a node that carry out orders now."""
@@ -68,9 +73,7 @@ class Rays:
 
     def lose(self, number: int) -> None:
         """All of a node ends at once, as if its power had failed."""
-        for pid in self.processes(number):
-            kill(pid)
-        self.nodes[number].wait()
+        end(self.nodes[number])
 
     def end(self) -> None:
         for number in reversed(range(len(self.nodes))):
@@ -88,6 +91,18 @@ def stats() -> list[tuple[int, int, int, str]]:
             continue
         found.append((int(path.parent.name), int(parent), int(session), state))
     return found
+
+
+def of_session(session: int) -> list[int]:
+    """Every process of a session."""
+    return [pid for pid, _, found, _ in stats() if found == session]
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    """Kill all of a node."""
+    for pid in of_session(node.pid):
+        kill(pid)
+    node.wait()
 
 
 def title(pid: int) -> str:
