@@ -20,10 +20,11 @@ import plotly.graph_objects as go
 import pytest
 
 import probelab as lab
-from probelab import conduct
+from probelab import conduct, work
 from probelab.claims import Claim, median
-from probelab.conduct import conclude, execute, gather, merged, stacked
+from probelab.conduct import conclude, execute, gather
 from probelab.measures import Heads, Loss, Patterns
+from probelab.planner import merged, packed
 from probelab.runs import RunError
 from probelab.spec import Optimizer, Spec
 from probelab.studies import STUDIES
@@ -61,17 +62,17 @@ def test_processes_change_nothing(alone: Path, tmp_path: Path) -> None:
 
 def test_a_stack_changes_nothing(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    honest = conduct.work
-    monkeypatch.setattr(conduct, "work", lambda jobs, *more: (sizes.append(len(jobs)), honest(jobs, *more)))
+    honest = work.work
+    monkeypatch.setattr(work, "work", lambda jobs, *more: (sizes.append(len(jobs)), honest(jobs, *more)))
     execute([job(seed) for seed in range(3)], tmp_path / "runs", stack=3)
     assert sizes == [3] and results(tmp_path) == results(alone)
 
 
-def test_who_may_be_stacked() -> None:
+def test_who_may_be_packed() -> None:
     jobs = [job(seed) for seed in range(5)]
-    assert [len(group) for group in stacked(jobs, 3)] == [3, 2]
+    assert [len(group) for group in packed(jobs, 3)] == [3, 2]
     odd = replace(SPEC, model=replace(SPEC.model, d_model=24))
-    assert len(stacked([job(0, spec=odd), job(1, spec=odd)], 3)) == 2, "not a multiple of 16: other bits"
+    assert len(packed([job(0, spec=odd), job(1, spec=odd)], 3)) == 2, "not a multiple of 16: other bits"
     others = [
         job(1, steps=9),
         replace(job(1), keep=(0, 12)),
@@ -79,13 +80,13 @@ def test_who_may_be_stacked() -> None:
         job(1, spec=replace(SPEC, model=replace(SPEC.model, attention="explicit"))),
         job(1, spec=replace(SPEC, task=Markov(states=2, length=20))),
     ]
-    assert all(len(stacked([job(0), other], 3)) == 2 for other in others)
-    assert len(stacked([job(0), job(1, spec=replace(SPEC, optimizer=Optimizer(lr=0.5)))], 3)) == 1
+    assert all(len(packed([job(0), other], 3)) == 2 for other in others)
+    assert len(packed([job(0), job(1, spec=replace(SPEC, optimizer=Optimizer(lr=0.5)))], 3)) == 1
 
 
 def test_the_second_time_nothing_is_done(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(alone)
-    monkeypatch.setattr(conduct, "work", lambda *a: pytest.fail("worked again"))
+    monkeypatch.setattr(work, "work", lambda *a: pytest.fail("worked again"))
     execute([job(seed) for seed in range(3)], alone / "runs", workers=2)
     assert snapshot(alone) == before
 
@@ -95,8 +96,8 @@ def test_jobs_that_want_the_same_run_are_one(tmp_path: Path, monkeypatch: pytest
     (one,) = merged([job(0), longer])
     assert one.steps == 20 and one.keep == (0, 1, 5, 12, 20)
     assert one.measures == (Loss(n=8), Patterns(), Heads(n=8))
-    honest, names = conduct.work, []
-    monkeypatch.setattr(conduct, "work", lambda jobs, *more: (names.extend(jobs), honest(jobs, *more)))
+    honest, names = work.work, []
+    monkeypatch.setattr(work, "work", lambda jobs, *more: (names.extend(jobs), honest(jobs, *more)))
     execute([job(0), longer], tmp_path, workers=2)
     assert len(names) == 1, "two processes would not let each other into its folder"
     assert finished(job(0), tmp_path) and finished(longer, tmp_path)
@@ -123,8 +124,8 @@ def test_a_worker_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
         for child in workers_of(os.getpid()):
             os.kill(child, signal.SIGKILL)
 
-    jobs = [job(seed, steps=2000) for seed in range(2)]
-    with pytest.raises(RunError, match=r"worker ended unexpectedly \(exit code -9\); the same command continues"):
+    jobs = [job(seed, steps=20_000) for seed in range(2)]
+    with pytest.raises(RunError, match=r"ended unexpectedly 3 times \(exit code -9\); the same command continues"):
         execute(jobs, tmp_path, workers=2, report=kill)
 
 

@@ -15,9 +15,10 @@ from toy import Toy, random_params
 
 import probelab as lab
 from probelab.bridge import to_transformer_lens
-from probelab.conduct import execute, stacked
+from probelab.conduct import execute
 from probelab.edit import Edit
 from probelab.model import init
+from probelab.planner import packed, price
 from probelab.spec import LSTM, RNN, Optimizer, Recurrent, Spec, Transformer, from_json, replace_all, to_json
 from probelab.study import Job, grid
 from probelab.subject import Model, Run
@@ -139,9 +140,9 @@ def test_a_stack_changes_nothing(tmp_path: Path, kind: type[Recurrent]) -> None:
     """Bit for bit: checkpoints and logs of three members trained together are those of each alone."""
     spec = replace(SMALL, model=kind(layers=2, d_model=16), batch=16)
     jobs = [Job("control", spec.seeded(seed), 12, (0, 5, 12)) for seed in range(3)]
-    assert [len(group) for group in stacked(jobs, 3)] == [3] and jobs[0].work > 0
+    assert [len(group) for group in packed(jobs, 3)] == [3] and price(jobs[0]) > 0
     odd = [replace(job, spec=replace(job.spec, model=replace(job.spec.model, d_model=24))) for job in jobs]
-    assert [len(group) for group in stacked(odd, 3)] == [1, 1, 1]
+    assert [len(group) for group in packed(odd, 3)] == [1, 1, 1]
     execute(jobs, tmp_path / "stack/runs", stack=3)
     execute(jobs, tmp_path / "alone/runs", stack=1)
     assert len(results(tmp_path / "stack")) == 3 * 5

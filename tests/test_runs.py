@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from probelab.runs import Folder, RunError, content_hash, home, load_arrays, run_folders, save_arrays, write
+from probelab.runs import Folder, RunError, content_hash, home, load_arrays, run_folders, save_arrays, unfinished, write
 from probelab.spec import to_json
 from tests.tiny import SPEC, snapshot, train, weights
 
@@ -235,10 +235,12 @@ with Folder(sys.argv[1]).lock():
 def test_the_lock_dies_with_its_holder_and_half_written_files_are_swept(folder: Folder) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdout.readline()
-    half = folder.path / "checkpoints" / f".000007.safetensors.{holder.pid}.part"
-    ours = half.with_name(f".000008.safetensors.{os.getpid()}.part")
-    half.touch()
-    ours.touch()
+    half = unfinished(folder.checkpoint(7), holder.pid)
+    ours = unfinished(folder.checkpoint(8))
+    other = [half.with_name(f".00000{k}.safetensors.elsewhere.{holder.pid}.part") for k in (1, 2)]
+    for part in (half, ours, *other):
+        part.touch()
+    os.utime(other[0], (0, 0))
     with pytest.raises(RunError), folder.lock():
         pass
     assert half.exists()
@@ -247,6 +249,7 @@ def test_the_lock_dies_with_its_holder_and_half_written_files_are_swept(folder: 
     holder.stdout.close()
     with folder.lock():
         assert not half.exists() and ours.exists(), "a process that lives may still be writing"
+        assert not other[0].exists() and other[1].exists(), "a number says nothing of another machine's processes"
 
 
 def test_what_is_there(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,9 @@ Set = Annotated[
 ]
 Folder = Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")]
 Memory = Annotated[str, typer.Option(help="Activations held at a time while measuring.")]
+On = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; else the one Ray finds or starts.")]
+Gpus = Annotated[float, typer.Option(help="On ray with cuda: the share of a GPU for each stack.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")]
 
 
@@ -48,44 +51,32 @@ def reproduce(
     seeds: Annotated[str | None, typer.Option(help="For example 100-105; seeds 0-9 chose the settings.")] = None,
     settings: Set = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
-    stack: Annotated[int, typer.Option(help="Models trained together in one process.")] = 1,
+    stack: Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")] = None,
     device: Device = "cpu",
     memory: Memory = "2GiB",
+    on: On = "local",
+    address: Address = None,
+    gpus: Gpus = 1.0,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
 ) -> None:
     """Train, measure, draw and verify a study. The same command continues what was interrupted."""
-    from probelab.conduct import conclude, execute, merged
+    from probelab.conduct import conclude, make
     from probelab.grids import price, told
+    from probelab.planner import merged
     from probelab.plans import record
-    from probelab.progress import bar
     from probelab.runs import home
-    from probelab.work import check_jobs, finished
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
-    root, workers = home(out) / "runs", cores() if jobs is None else positive("--jobs", jobs)
-    positive("--stack", stack)
-    bytes_held = size(memory)
-    check_jobs(plan, device)
-    missing = [job for job in merged(plan) if not finished(job, root)]
-    steps, checkpoints = sum(job.steps for job in plan), sum(len(job.keep) for job in plan)
-    measured = sum(len(job.keep) * len(job.measures) for job in plan)
-    print(
-        f"{chosen.name}, preset {preset}: {len(plan)} runs, {steps} steps, "
-        f"{checkpoints} checkpoints, {measured} measurements\n"
-        f"{told(settings)}price: about {price(chosen, preset, merged(plan)):.2g} minutes on 2 cores; "
-        f"{len(merged(plan)) - len(missing)} of {len(merged(plan))} runs are there already",
-        flush=True,
-    )
-    if dry_run:
-        print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in merged(plan)))
-        return
-    if missing:
-        total = sum(job.steps for job in missing) + sum(len(job.keep) * len(job.measures) for job in missing)
-        record(home(out), chosen, merged(plan), missing, price(chosen, preset, missing))
-        with bar(chosen.name, total) as advance:
-            execute(plan, root, workers, stack, bytes_held, device, lambda kind, done: advance(done))
-    show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
+    workers = cores() if jobs is None else positive("--jobs", jobs)
+    where = {"memory": size(memory), "device": device, "on": on, "address": address, "gpus": gpus}
+    minutes = price(chosen, preset, merged(plan))
+    print(f"{chosen.name}, preset {preset}\n{told(settings)}price: about {minutes:.2g} minutes on 2 cores", flush=True)
+    stacked = None if stack is None else positive("--stack", stack)
+
+    begin = lambda runs, missing: record(home(out), chosen, runs, missing, price(chosen, preset, missing))  # noqa: E731
+    if make(plan, home(out) / "runs", workers, stacked, dry_run, begin=begin, **where):
+        show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 
 @app.command()
@@ -96,9 +87,12 @@ def grid(
     measure: Annotated[list[str] | None, typer.Option(help="loss, or others of `probelab measure`.")] = None,
     seeds: Annotated[str, typer.Option(help="For example 0-5.")] = "0-2",
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
-    stack: Annotated[int, typer.Option(help="Models trained together in one process.")] = 1,
+    stack: Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")] = None,
     device: Device = "cpu",
     memory: Memory = "2GiB",
+    on: On = "local",
+    address: Address = None,
+    gpus: Gpus = 1.0,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
 ) -> None:
@@ -107,7 +101,7 @@ def grid(
 
     study: Any = asked(task, measure or [], positive("--steps", steps))
     how: dict[str, Any] = dict(jobs=jobs, stack=stack, device=device, memory=memory, out=out, dry_run=dry_run)
-    reproduce(study, "grid", seeds=seeds, settings=settings, **how)
+    reproduce(study, "grid", seeds=seeds, settings=settings, on=on, address=address, gpus=gpus, **how)
 
 
 @app.command()

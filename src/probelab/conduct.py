@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from probelab.claims import Judged, card, judge
+from probelab.dispatch import Here, Place, Processes, dispatch
 from probelab.figures import save
 from probelab.measures import MEASURES
-from probelab.optim import LANE
+from probelab.planner import merged, planned
+from probelab.progress import bar
 from probelab.record import absent, arrays, read_arrays, recorded
 from probelab.rows import join_dials, load_rows, save_rows, tidy
 from probelab.runs import Folder, RunError, write
-from probelab.spec import Transformer
 from probelab.study import Job, Study
 from probelab.subject import MEMORY, Run
-from probelab.train import check_stack
-from probelab.work import Report, check_jobs, finished, job_to_json, work
+from probelab.work import Order, Report, check_jobs, finished
 from synthetic_tasks import TASKS
+from synthetic_tasks.task import choose
+
+if TYPE_CHECKING:
+    from probelab.cluster import Cluster
 
 
 class Outcome(NamedTuple):
@@ -46,143 +43,107 @@ def execute(
     jobs: Sequence[Job],
     root: Path,
     workers: int = 1,
-    stack: int = 1,
+    stack: int | None = None,
     memory: int = MEMORY,
     device: str = "cpu",
     report: Report | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
-    """Run every job that is not finished, long before short, on `workers` single-threaded processes of this machine."""
+    """Run every job that is not finished, long before short.
+
+    In this process, on `workers` single-threaded processes of this machine, or on a Ray `cluster`: the results are the
+    same. `stack` members are trained as one (None: as many as pays). What was interrupted continues where it was.
+    """
     report = report or (lambda kind, done: None)
-    check_jobs(jobs, device)
+    check_jobs(jobs, "cpu" if cluster else device)
     missing = [job for job in merged(jobs) if not finished(job, root)]
-    stacks = stacked(sorted(missing, key=lambda job: -job.work), stack)
-    shipped = all(
-        type(job.spec.task) in TASKS.values() and all(type(m) in MEASURES.values() for m in job.measures)
-        for job in missing
-    )
-    workers = min(workers, len(stacks))
-    if workers <= 1 or not shipped:  # a task or measure of the user's own lives in this process only
-        for group in stacks:
-            work(group, root, memory, device, report)
-    else:
-        in_processes(stacks, root, workers, memory, device, report)
-
-
-def merged(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs that ask for the same run as one: settings may make two arms equal, and a run has one writer."""
-    runs: dict[str, Job] = {}
-    for job in jobs:
-        first = runs.setdefault(job.spec.name, job)
-        more = tuple(m for m in job.measures if m not in first.measures)
-        runs[job.spec.name] = replace(
-            first,
-            steps=max(first.steps, job.steps),
-            keep=tuple(sorted({*first.keep, *job.keep})),
-            measures=first.measures + more,
-        )
-    return list(runs.values())
-
-
-def stacked(jobs: Sequence[Job], size: int) -> list[list[Job]]:
-    """Jobs in stacks of at most `size` that can be trained as one."""
-    stacks: list[list[Job]] = []
-    for job in jobs:
-        for group in stacks:
-            if len(group) < size and stackable(group[0], job):
-                group.append(job)
-                break
-        else:
-            stacks.append([job])
-    return stacks
-
-
-def stackable(first: Job, second: Job) -> bool:
-    """Would training both as one leave the bits that each leaves alone?"""
-    model, batch = first.spec.model, first.spec.batch
-    widths = []
-    if isinstance(model, Transformer):
-        widths = [model.heads_of(layer) * model.head_size(layer) for layer in range(model.layers)]
-    if any(size % LANE for size in (batch, model.d_model, model.d_mlp, *widths)):
-        return False  # kernels then depend on the size of the stack, in the last bit
-    if (first.steps, first.keep) != (second.steps, second.keep):
-        return False
-    if first.spec.edits != second.spec.edits:
-        return False  # what one clamp reads, all members compute: another attention path
+    if not missing:
+        return
+    own = [type(part).__name__ for job in missing for part in (job.spec.task, *job.measures) if not ships(part)]
+    if own:  # they live in this process only
+        if cluster:
+            raise ValueError(f"{own[0]} does not ship with probelab: nodes of a cluster cannot know it")
+        workers = 1
+    stacks = planned(missing, stack, device, cluster.places(device) if cluster else workers)
+    orders = [Order(tuple(group), root, memory, device) for group in stacks]
+    place: Place = Here(report)
+    if cluster:
+        place = cluster.place(orders)
+    elif min(workers, len(orders)) > 1:
+        place = Processes(min(workers, len(orders)))
     try:
-        check_stack([first.spec, second.spec])
-    except ValueError:
-        return False
-    return True
-
-
-def in_processes(stacks: list[list[Job]], root: Path, workers: int, memory: int, device: str, report: Report) -> None:
-    """Hand stacks to worker processes one at a time, until all are done or one fails."""
-    queue = [
-        json.dumps({"jobs": [job_to_json(job) for job in group], "root": str(root), "memory": memory, "device": device})
-        for group in reversed(stacks)
-    ]
-    messages: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    processes: list[subprocess.Popen[str]] = []
-    listeners: list[Thread] = []
-
-    def start(number: int) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "probelab.work"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        processes.append(process)
-        listeners.append(Thread(target=listen, args=(number, process), daemon=True))
-        listeners[-1].start()
-
-    def listen(number: int, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as answers:
-            for line in answers:
-                messages.put((number, json.loads(line)))
-        messages.put((number, {"kind": "gone"}))
-
-    def give(number: int) -> bool:
-        if not queue:
-            return False
-        stdin = processes[number].stdin
-        assert stdin is not None
-        with suppress(BrokenPipeError):  # it died: its message "gone" is on the way
-            stdin.write(queue.pop() + "\n")
-            stdin.flush()
-        return True
-
-    try:
-        for number in range(workers):
-            start(number)
-        busy = sum(give(number) for number in range(workers))
-        errors = []
-        while busy:
-            number, message = messages.get()
-            kind = message["kind"]
-            if kind in ("train", "measure"):
-                report(kind, message["done"])
-                continue
-            if kind == "gone":
-                code = processes[number].wait()
-                raise RunError(f"a worker ended unexpectedly (exit code {code}); the same command continues from there")
-            if kind == "error":
-                errors.append(message["text"])
-            if errors or not give(number):
-                busy -= 1
-        if errors:
-            raise RunError(errors[0])
+        dispatch(orders, place, report)
     finally:
-        for process in processes:
-            if process.stdin:
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
-        for process, listener in zip(processes, listeners, strict=True):
-            process.wait()
-            listener.join()
+        place.close()
+
+
+def make(
+    jobs: Sequence[Job],
+    root: Path,
+    workers: int = 1,
+    stack: int | None = None,
+    dry_run: bool = False,
+    memory: int = MEMORY,
+    device: str = "cpu",
+    on: str = "local",
+    address: str | None = None,
+    gpus: float = 1.0,
+    begin: Callable[[Sequence[Job], Sequence[Job]], None] | None = None,
+) -> bool:
+    """Say what there is to do, and do it with a bar unless the run is dry; was it done?
+
+    `begin` is told of all runs, and of those that are missing, before work starts.
+    """
+    choose("--on", on, ("local", "ray"))
+    if on == "local" and address is not None:
+        raise ValueError(f"--address {address} is that of a Ray cluster: it takes --on ray")
+    runs = merged(jobs)
+    check_jobs(runs, "cpu" if on == "ray" else device)
+    missing = [job for job in runs if not finished(job, root)]
+    steps, checkpoints = sum(job.steps for job in jobs), sum(len(job.keep) for job in jobs)
+    print(
+        f"{len(jobs)} runs, {steps} steps, {checkpoints} checkpoints, {sum(map(measurements, jobs))} measurements; "
+        f"{len(runs) - len(missing)} of {len(runs)} runs are there already",
+        flush=True,
+    )
+    if dry_run:
+        print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in runs))
+    elif missing:
+        if begin:
+            begin(runs, missing)
+        with joined(on, address, gpus) as cluster, bar("runs", sum(map(units, missing))) as advance:
+            execute(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
+    return not dry_run
+
+
+@contextmanager
+def joined(on: str, address: str | None, gpus: float) -> Iterator[Cluster | None]:
+    """The Ray cluster at an address, where one is asked for; Ray is an extra, and takes its time to load."""
+    if on == "local":
+        yield None
+        return
+    from probelab.cluster import Cluster
+
+    cluster = Cluster(address, gpus)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def units(job: Job) -> int:
+    """What a bar counts: steps, and measurements."""
+    return job.steps + measurements(job)
+
+
+def measurements(job: Job) -> int:
+    """How many measures at checkpoints a job asks for."""
+    return len(job.keep) * len(job.measures)
+
+
+def ships(part: Any) -> bool:
+    """Does a task or measure come with the library, so that a worker knows it by its name?"""
+    return type(part) in TASKS.values() or type(part) in MEASURES.values()
 
 
 def gather(jobs: Sequence[Job], root: Path) -> pd.DataFrame:

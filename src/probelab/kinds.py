@@ -15,6 +15,7 @@ import numpy as np
 from synthetic_tasks.task import choose, require
 
 T = TypeVar("T")
+READY = (int, float, str, bool, type(None))  # what JSON takes as it is
 
 
 def dials(thing: Any) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def settle(thing: Any) -> None:
 
 def settled(value: Any, kind: Any) -> Any:
     """A value as its dial declares it: lists as tuples, numpy's numbers as Python's, 1 as 1.0 for a float."""
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    options = options_of(kind)
     if isinstance(value, np.generic):
         value = value.item()
     if (value, "none" in get_args(kind)) == (None, True):
@@ -54,10 +55,16 @@ def settled(value: Any, kind: Any) -> Any:
     return float(value) if whole and float in options and int not in options else value
 
 
+@cache
+def options_of(kind: Any) -> tuple[Any, ...]:
+    """The kinds that a declared kind allows: two for `int | None`."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
 def fits(value: Any, kind: Any) -> bool:
     """Is a value of a declared kind? Floats must be finite, and True is no number."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(fits(value, option) for option in get_args(kind))
+    if len(options_of(kind)) > 1:
+        return any(fits(value, option) for option in options_of(kind))
     if get_origin(kind) is tuple:
         kinds = kinds_of(kind, len(value)) if isinstance(value, tuple) else ()
         return isinstance(value, tuple) and len(kinds) == len(value) and all(map(fits, value, kinds))
@@ -93,6 +100,8 @@ def check_kind(dial: str, value: Any, kind: Any) -> None:
 
 def plain(thing: Any) -> Any:
     """JSON-ready: dataclasses become dicts, tuples lists, and what is declared float is one: 1 and 1.0 are equal."""
+    if type(thing) in READY:
+        return thing
     if is_dataclass(thing) and not isinstance(thing, type):
         kinds = declared(type(thing))
         return {dial: plain(settled(value, kinds.get(dial, Any))) for dial, value in dials(thing).items()}

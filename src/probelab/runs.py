@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import platform
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -19,11 +23,24 @@ from probelab.spec import Spec, canonical, from_json, to_json
 from synthetic_tasks import Task
 
 FORMAT = 1
+HOST = re.sub(r"\W", "_", platform.node())
+LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, None}  # None: no error of the storage
+ABANDONED = 3600  # seconds after which a half-written file of another machine is swept
 Arrays = dict[str, np.ndarray]
 
 
 class RunError(ValueError):
     """What is on disk is not what was asked for; nothing was changed."""
+
+
+class Busy(RunError):
+    """Another process is writing to the run's folder."""
+
+
+def passing(error: BaseException) -> bool:
+    """May the storage do next time what it could not do now? Not if it is full or closed to us."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno not in LASTING
 
 
 def home(out: str | Path | None = None) -> Path:
@@ -33,7 +50,7 @@ def home(out: str | Path | None = None) -> Path:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: to a neighbour, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
@@ -42,6 +59,11 @@ def write(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise RunError(f"could not write {path}: {error.strerror}; what was there before is untouched") from error
+
+
+def unfinished(path: Path, pid: int | None = None) -> Path:
+    """The neighbour that a process of this machine writes to before it renames."""
+    return path.with_name(f".{path.name}.{HOST}.{pid or os.getpid()}.part")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -139,8 +161,10 @@ class Folder:
         """A small JSON file of the folder, or an empty dict."""
         try:
             return dict(json.loads((self.path / name).read_text()))
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return {}
+        except OSError as error:  # not to be taken for a note that is not there
+            raise RunError(f"could not read {self.path / name}: {error.strerror}") from error
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"{step:06d}.safetensors"
@@ -179,18 +203,22 @@ class Folder:
                 sweep(part)
             yield
         except BlockingIOError as error:
-            raise RunError(f"another process is writing to {self.path}: wait for it, or give another --out") from error
+            raise Busy(f"another process is writing to {self.path}: wait for it, or give another --out") from error
         finally:
             os.close(handle)
 
 
 def sweep(part: Path) -> None:
-    """Remove what a killed process had half written; its number is in the name."""
+    """Remove what a killed process had half written; its machine and its number are in the name."""
+    *_, host, pid, _ = part.name.split(".")
     try:
-        os.kill(int(part.suffixes[-2][1:]), 0)
+        if host == HOST:
+            os.kill(int(pid), 0)
+        elif time.time() - part.stat().st_mtime > ABANDONED:
+            part.unlink(missing_ok=True)
     except ProcessLookupError:
         part.unlink(missing_ok=True)
-    except (ValueError, IndexError, OSError):
+    except (ValueError, OSError):
         return
 
 

@@ -83,12 +83,6 @@ class Job:
     measures: tuple[Measure, ...] = ()
     seed: int = 0
 
-    @property
-    def work(self) -> int:
-        """Price for ordering: steps times tokens times a rough model size."""
-        model = self.spec.model
-        return self.steps * self.spec.batch * self.spec.task.context * model.layers * model.d_model
-
 
 def plan(
     study: Study,

@@ -1,7 +1,7 @@
-"""One function that executes a list of runs, in this process or, as `python -m probelab.work`, in a worker.
+"""One function that executes a list of runs: in this process, in a worker (`python -m probelab.work`), on a cluster.
 
 A worker reads one JSON line per stack of jobs from its standard input and answers with JSON lines of progress. It ends
-when its parent does, because its input then closes. Nothing but JSON crosses, so that a cluster can speak the same way.
+when its parent does, because its input then closes. Nothing but JSON crosses, and a cluster speaks the same way.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probelab.kinds import build
 from probelab.measures import MEASURES, Measure
 from probelab.record import complete, measure
-from probelab.runs import Folder, RunError
+from probelab.runs import Busy, Folder, RunError, passing
 from probelab.spec import from_json, to_json
 from probelab.study import Job, describe
 from probelab.subject import MEMORY, Run
 from probelab.train import check, grow
 
 Report = Callable[[str, int], None]  # ("train" or "measure", units of work just done)
+Message = dict[str, Any]  # what a worker says: its "kind", and more
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def work(
@@ -44,6 +47,55 @@ def work(
         for asked in job.measures:
             measure(run, asked, steps, memory, device)
             report("measure", len(job.keep))
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A stack of runs to make under `root`, as one piece of work."""
+
+    jobs: tuple[Job, ...]
+    root: Path
+    memory: int = MEMORY
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """The name of its first run, and how many more there are."""
+        more = len(self.jobs) - 1
+        return self.jobs[0].spec.name + (f" and {more} more" if more else "")
+
+    @property
+    def text(self) -> str:
+        """One line of JSON."""
+        jobs = [job_to_json(job) for job in self.jobs]
+        return json.dumps({"jobs": jobs, "root": str(self.root), "memory": self.memory, "device": self.device})
+
+    @classmethod
+    def read(cls, text: str) -> Order:
+        """The order that `text` says."""
+        said = json.loads(text)
+        return cls(tuple(map(job_from_json, said["jobs"])), Path(said["root"]), said["memory"], said["device"])
+
+
+def obey(order: Order, report: Report) -> Message:
+    """Carry out an order and say how it ended: finished, busy (others write), or failed in a way that may pass."""
+    try:
+        work(order.jobs, order.root, order.memory, order.device, report)
+    except Busy as error:
+        return {"kind": "busy", "text": str(error)}
+    except (RunError, OSError) as error:
+        if not passing(error):
+            raise
+        return {"kind": "failed", "text": str(error)}
+    return {"kind": "finished"}
+
+
+def answer(order: Order, report: Report) -> Message:
+    """The same in a worker: also a lasting error is a message."""
+    try:
+        return obey(order, report)
+    except (ValueError, OSError) as error:
+        return {"kind": "error", "text": str(error)}
 
 
 def check_jobs(jobs: Sequence[Job], device: str = "cpu") -> None:
@@ -141,15 +193,11 @@ def main() -> None:
     while True:
         with arrived:
             arrived.wait_for(lambda: bool(stacks))
-            order = json.loads(stacks.pop(0))
-        try:
-            jobs = [job_from_json(job) for job in order["jobs"]]
-            gathered = Gathered(lambda kind, done: say(kind=kind, done=done))
-            work(jobs, Path(order["root"]), order["memory"], order["device"], gathered)
-            gathered.flush()
-            say(kind="finished")
-        except (RunError, ValueError, OSError) as error:
-            say(kind="error", text=str(error))
+            order = Order.read(stacks.pop(0))
+        gathered = Gathered(lambda kind, done: say(kind=kind, done=done))
+        ended = answer(order, gathered)
+        gathered.flush()
+        say(**ended)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""Sweeps on a Ray cluster of several nodes on this machine: the bits of local processes, also when parts of it die."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from probelab import nodes
+from tests.test_faults import ROOT, ended, made, repeated, undisturbed  # noqa: F401 (a fixture)
+
+pytest.importorskip("ray")
+from tests.rays import ENVIRONMENT, Rays, kill, title  # noqa: E402
+from tests.tiny import results  # noqa: E402
+
+DRIVER = """
+import sys
+from pathlib import Path
+from probelab.cluster import Cluster
+from probelab.conduct import execute
+from tests.test_faults import JOBS
+told = {"train": 0, "measure": 0}
+def report(kind, done):
+    told[kind] += done
+try:
+    cluster = Cluster(sys.argv[1])
+    execute(JOBS, Path(sys.argv[2]), memory=int(sys.argv[3]), report=report, cluster=cluster)
+    print(told, file=sys.stderr)
+except ValueError as error:
+    sys.exit(f"refused: {error}")
+"""
+WHOLE = "{'train': 900, 'measure': 48}\n"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def rays() -> Iterator[Rays]:
+    """A head and another node, a core each; a test that loses nodes adds others."""
+    cluster = Rays(1)
+    cluster.add(1)
+    yield cluster
+    cluster.end()
+
+
+def driver(address: str, out: Path, memory: int = 1 << 30) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, address, str(out / "runs"), str(memory)]
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+
+
+def at_work(rays: Rays, out: Path, process: subprocess.Popen[str], number: int) -> dict[str, dict[str, int]]:
+    """Wait until a run is finished and a node works on another; what is finished by then."""
+    deadline = time.monotonic() + 900
+    while not (found := made(out)) or not rays.workers(number):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_the_bits_of_local_processes(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    process, names = driver(rays.address, tmp_path), set[str]()
+    while process.poll() is None:
+        names |= {title(pid).strip() for number in (0, 1) for pid in rays.workers(number)}
+        time.sleep(0.02)
+    code, said = ended(process)
+    assert code == 0 and said.endswith(WHOLE), said
+    assert results(tmp_path) == undisturbed
+    assert names and all(name.startswith("ray::markov-") for name in names), "Ray shows runs by their names"
+
+
+def test_a_worker_is_killed(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    process = driver(rays.address, tmp_path)
+    before = at_work(rays, tmp_path, process, 1)
+    kill(rays.workers(1)[0])
+    code, said = ended(process)
+    assert code == 0 and said.endswith(WHOLE), said
+    assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+
+
+def test_the_driver_is_killed(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    process = driver(rays.address, tmp_path)
+    before = at_work(rays, tmp_path, process, 0)
+    process.kill()
+    ended(process)
+    code, said = ended(driver(rays.address, tmp_path))
+    assert code == 0, said
+    assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+
+
+def test_two_drivers(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    first, second = driver(rays.address, tmp_path), driver(rays.address, tmp_path)
+    assert ended(first)[0] == ended(second)[0] == 0
+    assert results(tmp_path) == undisturbed
+
+
+def test_a_node_is_lost(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    number = rays.add(1)
+    process = driver(rays.address, tmp_path)
+    before = at_work(rays, tmp_path, process, number)
+    rays.lose(number)
+    code, said = ended(process)
+    assert code == 0 and said.endswith(WHOLE), said
+    assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+
+
+def test_what_no_node_can_hold(rays: Rays, tmp_path: Path) -> None:
+    code, said = ended(driver(rays.address, tmp_path, 64 << 30))
+    assert code == 1 and "no node can hold markov-" in said and "A smaller --memory" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("planted", "told"), [(True, "has another probelab"), (False, "has no probelab")])
+def test_a_node_of_another_version(rays: Rays, tmp_path: Path, planted: bool, told: str) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    if planted:
+        shutil.copytree(ROOT / "src" / "probelab", checkout / "probelab")
+        shutil.copytree(ROOT / "synthetic_tasks", checkout / "synthetic_tasks")
+        (checkout / "probelab" / "optim.py").write_text("# another\n")
+    number = rays.add(1, environment={"PYTHONPATH": str(checkout), "PYTHONNOUSERSITE": "1"})
+    try:
+        code, said = ended(driver(rays.address, tmp_path))
+        assert code == 1 and told in said and not (tmp_path / "runs").exists(), said
+    finally:
+        rays.lose(number)
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    code, said = ended(driver("127.0.0.1:9", tmp_path))
+    assert code == 1 and "no Ray cluster at --address 127.0.0.1:9" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_storage_seen_from_a_node(tmp_path: Path) -> None:
+    """The node's side of the question, without a cluster: not shared; not locked, though the driver locks it."""
+    assert nodes.shares(str(tmp_path), "token", "node") == "does not share"
+    (tmp_path / ".token").touch()
+    assert nodes.shares(str(tmp_path), "token", "node") == "sees no locks of other machines in"
