@@ -32,7 +32,7 @@ from probelab.study import Arm, Preset, Study
 from synthetic_tasks import BayesNet
 
 LOCAL, WRONG, SEEN, LINE = "local", "wrong neighbourhoods", "fully observed", "chain of neighbours"
-NET = {"variables": 10, "held": 3, "nets": 10}
+NET: dict[str, Any] = {"variables": 10, "held": 3, "nets": 10}
 TASKS = {
     LOCAL: BayesNet(**NET, scale=0.2),
     WRONG: BayesNet(**NET, scale=0.2, wrong=True),
@@ -76,7 +76,7 @@ def halved(table: pd.DataFrame, arm: str, estimator: str) -> pd.Series:
 
 def sooner(table: pd.DataFrame) -> Estimate:
     """Decades of sequences from local data and forgetful steps to fully observed data and answers at once."""
-    return median(np.log10(halved(table, SEEN, "direct") / halved(table, LOCAL, "forgetful")).dropna())
+    return median((halved(table, SEEN, "direct") / halved(table, LOCAL, "forgetful")).dropna().map(np.log10))
 
 
 def chains(table: pd.DataFrame, metric: str | list[str]) -> pd.DataFrame:
