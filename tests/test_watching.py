@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 
 import probelab as lab
-from probelab import conduct, plans, watching
+from probelab import plans, watching
 from probelab.conduct import conclude, execute, merged
 from probelab.measures import Loss
 from probelab.pulse import Pulse
@@ -213,7 +214,7 @@ def test_measured_weights_go_if_asked_and_come_back_to_the_bit(out: Path, probel
     here = snapshot(out / "runs")
     execute(jobs, out / "runs")
     assert snapshot(out / "runs") == here, "the same command trains nothing again"
-    more = [conduct.replace(job, measures=(*job.measures, Loss(n=4))) for job in jobs]
+    more = [replace(job, measures=(*job.measures, Loss(n=4))) for job in jobs]
     execute(more, out / "runs")
     assert before.items() <= results(out).items(), "who asks for more has them made again"
 
@@ -234,7 +235,7 @@ def test_unfinished_runs_and_those_at_work_are_left_alone(out: Path, probelab: P
 def test_a_smaller_plan_does_not_hide_a_larger_one(out: Path, probelab: Probelab) -> None:
     jobs = plan(CALM, "smoke")
     execute(jobs, out / "runs")
-    fewer = [conduct.replace(job, keep=(0, job.steps)) for job in jobs]
+    fewer = [replace(job, keep=(0, job.steps)) for job in jobs]
     plans.record(out, CALM, merged(fewer), [], 0.1)
     assert len(list((out / "plans").iterdir())) == 2
     kept = {job.spec.name: Folder(out / "runs" / job.spec.name).steps for job in jobs}

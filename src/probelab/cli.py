@@ -75,7 +75,7 @@ def reproduce(
     stacked = None if stack is None else positive("--stack", stack)
 
     begin = lambda runs, missing: record(home(out), chosen, runs, missing, price(chosen, preset, missing))  # noqa: E731
-    if make(plan, home(out) / "runs", workers, stacked, dry_run, begin=begin, **where):
+    if make(plan, home(out) / "runs", workers, stacked, dry_run, title=chosen.name, begin=begin, **where):
         show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 

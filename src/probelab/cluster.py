@@ -6,6 +6,7 @@ Ray starts, places and watches processes; what to do when one is lost is decided
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 import sys
@@ -151,7 +152,9 @@ def connect(address: str | None) -> None:
         except (OSError, ValueError) as error:
             raise ValueError(f"no Ray cluster at --address {address}: {error}") from error
     try:
-        ray.init(address, log_to_driver=False, logging_level="error", include_dashboard=False if not address else None)
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if not address else None
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"cannot join the Ray cluster at --address {address}: {first_line(error)}") from error
 

@@ -88,6 +88,7 @@ def make(
     on: str = "local",
     address: str | None = None,
     gpus: float = 1.0,
+    title: str = "runs",
     begin: Callable[[Sequence[Job], Sequence[Job]], None] | None = None,
 ) -> bool:
     """Say what there is to do, and do it with a bar unless the run is dry; was it done?
@@ -111,7 +112,7 @@ def make(
     elif missing:
         if begin:
             begin(runs, missing)
-        with joined(on, address, gpus) as cluster, bar("runs", sum(map(units, missing))) as advance:
+        with joined(on, address, gpus) as cluster, bar(title, sum(map(units, missing))) as advance:
             execute(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
     return not dry_run
 

@@ -21,16 +21,16 @@ import plotly.graph_objects as go
 from probelab import figures
 from probelab.curves import across, onset, over_seeds
 from probelab.measures import MEASURES, Loss, Measure
+from probelab.planner import merged
+from probelab.planner import price as seconds
 from probelab.rows import ends, pick, tidy
 from probelab.spec import Optimizer, Spec, Transformer
-from probelab.study import Arm, Job, Preset, Study, grid, parse_settings
+from probelab.study import Arm, Job, Preset, Study, grid, parse_settings, plan
 from synthetic_tasks import TASKS, Task
 from synthetic_tasks.task import choose_from
 
 Settings = Mapping[str, list[Any]]
-SPEED = (
-    7.5e6  # units of `Job.work` a second on two cores: the median over the prices of the studies, which span tenfold
-)
+CORES = 2  # prices are those of two cores
 DATED = ("onset", "crossing", "phases")  # measures of dated rows
 SEEDS = (0, 1, 2)
 MOST = 12  # phase diagrams of a measure whose study does not say which
@@ -76,16 +76,18 @@ def of_task(task: Task, measures: Sequence[Measure] = (), steps: int = 1000, see
             drawn[slug(name)] = figures.dynamics(rows, metric=of["metric"], band=band, title=title)
         return drawn
 
-    return Study(
+    study = Study(
         name=f"grid-{task.name}",
         question=f"What is learned where the dials of {task.name} are turned, and when?",
         source="a grid",
-        presets={"grid": replace(preset, minutes=sum(runs(preset).values()) / SPEED / 60)},
+        presets={"grid": preset},
         measures=tuple(measures) or (Loss(),),
         curves=curves,
         draw=draw,
         claims=(),
     )
+    minutes = sum(runs(study, "grid").values()) / CORES / 60
+    return replace(study, presets={"grid": replace(preset, minutes=minutes)})
 
 
 def asked(task: str, measures: Sequence[str], steps: int) -> Study:
@@ -95,17 +97,14 @@ def asked(task: str, measures: Sequence[str], steps: int) -> Study:
 
 
 def price(study: Study, preset: str, jobs: Sequence[Job]) -> float:
-    """Minutes on two cores for some jobs: the preset's price, by their share of its work."""
-    asked = {job.spec.name: job.work for job in jobs}
-    return study.presets[preset].minutes * sum(asked.values()) / max(sum(runs(study.presets[preset]).values()), 1)
+    """Minutes on two cores for some jobs: the preset's price, by their share of its planned seconds."""
+    asked = {job.spec.name: seconds(job) for job in jobs}
+    return study.presets[preset].minutes * sum(asked.values()) / sum(runs(study, preset).values())
 
 
-def runs(preset: Preset) -> dict[str, int]:
-    """The work of each run of a preset whose dials are not turned, by its name: arms may share a run."""
-    jobs = [
-        Job(name, arm.spec.seeded(seed), arm.steps, ()) for name, arm in preset.arms.items() for seed in preset.seeds
-    ]
-    return {job.spec.name: job.work for job in jobs}
+def runs(study: Study, preset: str) -> dict[str, float]:
+    """Seconds that each run of a preset takes, as planned, dials not turned, by its name: arms may share a run."""
+    return {job.spec.name: seconds(job) for job in merged(plan(study, preset))}
 
 
 def told(settings: Sequence[str] | None) -> str:

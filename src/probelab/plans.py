@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from probelab.planner import price
 from probelab.runs import write_json
 from probelab.spec import digest
 from probelab.study import Job, Study, label
@@ -37,7 +38,7 @@ def record(out: Path, study: Study, jobs: Sequence[Job], missing: Sequence[Job],
             "keep": list(job.keep),
             "measures": [label(measure) for measure in job.measures],
             "arrays": [label(measure) for measure in job.measures if hasattr(measure, "arrays")],
-            "work": job.work,
+            "work": price(job),
         }
         for job in jobs
     }

@@ -96,7 +96,8 @@ class WandB(Watching):
 
         if run not in self.runs:
             self.folder.mkdir(parents=True, exist_ok=True)
-            quiet = wandb.Settings(silent=True, console="off")
+            alone = self.mode == "offline"  # then it asks nobody who we are, and on what machine
+            quiet = wandb.Settings(silent=True, console="off", x_disable_viewer=alone, x_disable_machine_info=alone)
             about: dict[str, Any] = dict(
                 project=self.project, name=run, dir=str(self.folder), mode=self.mode, config=self.config
             )

@@ -219,6 +219,10 @@ ADDITION = Study(
         "paper": Preset(arms({way: (1000, 2000, 3000, 4000, 5000, 10_000, 20_000) for way in GRID}), minutes=2000),
     },
     measures=(Answers(n=400),),
+    maps={
+        "sums at once": {"measure": "answers", "metric": "accuracy", "way": "direct"},
+        "sums by steps": {"measure": "answers", "metric": "accuracy", "way": "free"},
+    },
     curves=curves,
     draw=draw,
     claims=CLAIMS,
