@@ -122,12 +122,9 @@ ABOVE = (1.25, np.inf)
 
 def learned(arm: str) -> tuple[str, Any]:
     """The net learned the pairs that it did see together."""
-
-    def met(table: pd.DataFrame) -> bool:
-        seen, line = (late(table, arm, estimator, "control") for estimator in ("direct", "marginal"))
-        return bool((seen / line).median() <= 0.75)
-
-    return "on control pairs the direct error is at least 25 % under the marginal's", met
+    known = ratio(arm, "direct", "marginal", "control")
+    told = "on control pairs the direct error is at least 25 % under the marginal's"
+    return told, lambda table: known(table).value <= 0.75
 
 
 def gap(name: str, sentence: str, arm: str, ways: str, region: tuple[float, float], published: str = "") -> Claim:
