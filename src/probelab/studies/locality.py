@@ -116,6 +116,7 @@ def above_chance(table: pd.DataFrame) -> Estimate:
     return median(rate - chance)
 
 
+HELD = {"measure": "reasoning", "metric": "error", "split": "held"}
 SOURCE, OURS = "Prystawski et al. 2023", "this laboratory"
 ABOVE = (1.25, np.inf)
 
@@ -309,10 +310,7 @@ LOCALITY = Study(
         "paper": Preset(arms(20_000, 10_000, width=256), seeds=tuple(range(106, 116)), minutes=3000),
     },
     measures=(Reasoning(drawn=(1, 10)), Loss(n=256, split="test")),
-    maps={
-        "error at once": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "direct"},
-        "error by steps": {"measure": "reasoning", "split": "held", "metric": "error", "estimator": "scaffolded"},
-    },
+    maps={f"error, {way}": HELD | {"estimator": way} for way in ("direct", "forgetful")},
     curves=curves,
     draw=draw,
     claims=CLAIMS,
