@@ -152,9 +152,8 @@ def connect(address: str | None) -> None:
         except (OSError, ValueError) as error:
             raise ValueError(f"no Ray cluster at --address {address}: {error}") from error
     try:
-        ray.init(
-            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if not address else None
-        )
+        dashboard = None if address else False  # a cluster has its own; one of this machine's goes without
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"cannot join the Ray cluster at --address {address}: {first_line(error)}") from error
 
@@ -197,7 +196,7 @@ class OnRay:
         self.given, self.wanted = 0, nodes.versions()
         self.task = ray.remote(carry_out)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        self.mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
     def give(self, order: Order, soon: bool = False) -> None:
         if soon:
