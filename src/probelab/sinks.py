@@ -53,8 +53,8 @@ class TensorBoard(Watching):
         self.writers: dict[str, Any] = {}
 
     def write(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # pyright: ignore[reportMissingImports]
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter  # pyright: ignore[reportMissingImports]
 
         if run not in self.writers:
             self.writers[run] = EventFileWriter(str(self.folder / run))
@@ -92,7 +92,7 @@ class WandB(Watching):
         self.runs: dict[str, Any] = {}
 
     def write(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         if run not in self.runs:
             self.folder.mkdir(parents=True, exist_ok=True)
