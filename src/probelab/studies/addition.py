@@ -215,7 +215,7 @@ ADDITION = Study(
     presets={
         "smoke": Preset(arms({**QUICK, RANDOM: GRID[RANDOM]}, steps=10), seeds=(0, 1), minutes=0.5),
         "quick": Preset(arms(QUICK), seeds=(100, 101), minutes=4),
-        "full": Preset(arms(GRID), minutes=25),
+        "full": Preset(arms(GRID), minutes=30),
         "paper": Preset(arms({way: (1000, 2000, 3000, 4000, 5000, 10_000, 20_000) for way in GRID}), minutes=2000),
     },
     measures=(Answers(n=400),),
