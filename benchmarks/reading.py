@@ -7,10 +7,12 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.timing import Call, Line
 from probelab.listing import listed, rows
-from probelab.rows import load_rows, save_rows
+from probelab.rows import load_rows, tidy
 from probelab.runs import FORMAT, Folder, write_json
 from probelab.spec import Spec, to_json
 from synthetic_tasks import Classification
@@ -48,7 +50,7 @@ def seconds(call: Call) -> float:
 
 def simulated(out: Path) -> list[Path]:
     """A grid over skew and bursts with many seeds, as if it had been run."""
-    found = []
+    found, rows = [], pa.Table.from_pandas(tidy(rows_of("", 100)), preserve_index=False)
     for number in range(RUNS):
         task = Classification(zipf=0.1 * (number % 16), p_bursty=number // 16 % 11 / 10)
         spec = Spec(task).seeded(100 + number // 176)
@@ -56,8 +58,10 @@ def simulated(out: Path) -> list[Path]:
         described = {"format": FORMAT, "digest": spec.digest, "spec": to_json(spec)}
         write_json(path / "spec.json", described)
         write_json(path / "done", {"steps": STEPS[-1]})
-        save_rows(path / "rows" / "classify-0.parquet", rows_of(path.name, spec.seed))
-        (path / "checkpoints").mkdir()
+        for part in ("rows", "checkpoints"):
+            (path / part).mkdir()
+        mine = rows.set_column(0, "run", pa.array([path.name] * len(rows)))
+        pq.write_table(mine, path / "rows" / "classify-0.parquet", compression="zstd")
         for step in STEPS:
             (path / "checkpoints" / f"{step:06d}.safetensors").write_bytes(b"0" * 100)
         found.append(path)

@@ -92,6 +92,15 @@ def test_its_contour_passes_where_the_surface_has_that_step(drawn: dict) -> None
             assert surface(0.5 * x, 0.5 * y) == pytest.approx(level, rel=0.1), "an end of a line, in cells of .5"
 
 
+def test_no_line_traces_the_noise(rows: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)
+    flat = rows.assign(value=rng.standard_normal(len(rows)))
+    level = {"level": {"measure": "loss", "metric": "loss"}}
+    assert not phase_diagrams(flat, pd.DataFrame(), SETTINGS, level)["phases-level"].layout.shapes
+    slope = flat.assign(value=flat["value"] + 9 * rows["arm"].str.contains("zipf=1"))
+    assert phase_diagrams(slope, pd.DataFrame(), SETTINGS, level)["phases-level"].layout.shapes
+
+
 def test_levels_stand_beside_the_onsets_and_runs_that_stopped_have_none(drawn: dict) -> None:
     found = cells(drawn["phases-loss-train"])
     assert found.loc[(0.5, 0.5), "z"] == pytest.approx(0.1, abs=0.02)

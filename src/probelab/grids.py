@@ -150,13 +150,20 @@ def phase_diagrams(
             x,
             y,
             facets={name: {"panel": name} for name in names} if len(names) > 1 else None,
-            lines=True,
+            lines=beyond_noise(cells),
             steps=steps,
             title=title if steps else f"{title}, at the end of training",
             y_title="arm" if y == "of" else "",
             z_title="step" if steps else "",
         )
     return found
+
+
+def beyond_noise(cells: pd.DataFrame) -> bool:
+    """Do cells differ by more than what they are uncertain of? Else a contour line would trace the noise."""
+    known = cells[cells["value"].notna()]
+    widths = (known["hi"] - known["lo"]).replace(np.inf, np.nan).dropna()
+    return len(known) > 1 and bool(np.ptp(known["value"]) > (widths.median() if len(widths) else 0))
 
 
 def cells_of(arms: Sequence[str], settings: Settings) -> pd.DataFrame:
