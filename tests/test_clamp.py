@@ -13,11 +13,11 @@ from torch import Tensor
 import probelab as lab
 from probelab.bridge import check
 from probelab.clamps import CLAMPS, NEVER, Clamp
-from probelab.conduct import stackable
 from probelab.edit import SILENT, Context, Edit, clamping
 from probelab.measures.norms import gradient
 from probelab.model import shapes
 from probelab.optim import Flat
+from probelab.planner import likeness
 from probelab.runs import Folder, content_hash
 from probelab.spec import LSTM, Optimizer, Spec, Transformer, from_json, replace_all, to_json
 from probelab.study import Job, parse_clamp
@@ -189,8 +189,9 @@ def test_only_equal_clamps_are_stacked_by_the_planner() -> None:
     def job(seed: int, *edits: Clamp) -> Job:
         return Job("arm", replace(SPEC.seeded(seed), edits=edits), STEPS, KEEP, (), seed)
 
-    assert stackable(job(0, lab.Match()), job(1, lab.Match()))
-    assert not stackable(job(0, lab.Match()), job(1, lab.Match(head=1))) and not stackable(job(0), job(1, lab.Match()))
+    assert likeness(job(0, lab.Match())) == likeness(job(1, lab.Match()))
+    assert likeness(job(0, lab.Match())) != likeness(job(1, lab.Match(head=1)))
+    assert likeness(job(0)) != likeness(job(1, lab.Match())) and likeness(job(0)) == likeness(job(1))
 
 
 def test_without_clamps_nothing_listens() -> None:

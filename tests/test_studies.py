@@ -177,7 +177,9 @@ def test_late_heads_slow_jumps_and_missing_ones_fail():
     assert never["as many labels"] == "undecided", "a net that does not learn with 32 labels is no contrast"
 
 
-@pytest.mark.parametrize("name", ["skew", "abrupt", "clamp", "transience", "parity", "faithful", "two_hop", "locality", "addition"])
+@pytest.mark.parametrize(
+    "name", ["skew", "abrupt", "clamp", "transience", "parity", "faithful", "two_hop", "locality", "addition"]
+)
 def test_the_gallery_tells_the_verdicts_of_the_recorded_rows(name: str):
     study, rows = STUDIES[name], lab.example(name)
     both = pd.concat([rows, study.curves(rows)], ignore_index=True)

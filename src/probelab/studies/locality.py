@@ -117,7 +117,7 @@ def above_chance(table: pd.DataFrame) -> Estimate:
 
 
 HELD = {"measure": "reasoning", "metric": "error", "split": "held"}
-SOURCE, OURS = "Prystawski et al. 2023", "this laboratory"
+SOURCE, OURS, NEW = "Prystawski et al. 2023", "this laboratory", "not published"
 ABOVE = (1.25, np.inf)
 
 
@@ -128,7 +128,7 @@ def learned(arm: str) -> tuple[str, Any]:
     return told, lambda table: known(table).value <= 0.75
 
 
-def gap(name: str, sentence: str, arm: str, ways: str, region: tuple[float, float], published: str = "") -> Claim:
+def gap(name: str, sentence: str, arm: str, ways: str, region: tuple[float, float], published: str = NEW) -> Claim:
     """A claim about a ratio of errors on held-out pairs, of nets that learned the pairs that they saw together."""
     first, second = ways.split(" / ")
     source = OURS if second == "forgetful" else SOURCE
@@ -181,7 +181,8 @@ CLAIMS = (
         OURS,
         lambda t: median(late(t, SEEN, "forgetful") / late(t, LOCAL, "forgetful")),
         (2.0, np.inf),
-        unit="times",
+        NEW,
+        "times",
         preconditions=(learned(LOCAL),),
     ),
     Claim(
