@@ -11,8 +11,9 @@ import pytest
 import probelab as lab
 from probelab import conduct
 from probelab.figures import plotted
-from probelab.grids import apart, cells_of, gridded, of_task, phase_diagrams, price
+from probelab.grids import DATED, apart, cells_of, gridded, of_task, phase_diagrams, price
 from probelab.measures import Loss
+from probelab.rows import pick
 from probelab.schedule import kept
 from probelab.studies import STUDIES
 from probelab.study import parse_settings, plan
@@ -215,8 +216,16 @@ def test_mistakes_are_told_before_work_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_every_study_says_what_its_phase_diagrams_show() -> None:
-    assert all(study.maps for study in STUDIES.values())
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_says_what_its_phase_diagrams_show(name: str) -> None:
+    study, rows = STUDIES[name], lab.example(name)
+    dated = study.curves(rows)
+    assert study.maps
+    for title, of in study.maps.items():
+        of_dates = of.get("measure") in DATED
+        found = pick(dated if of_dates else rows, **of)
+        places = ["arm", "run"] if of_dates else ["arm", "run", "step"]
+        assert len(found) and not found.duplicated(places).any(), f"{title}: one value at each place"
 
 
 def test_a_grid_end_to_end(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ FAITHFUL = Study(
     },
     measures=(Answers(n=500), Early(n=500), Follow(n=500)),
     maps={
-        "accuracy": {"measure": "answers", "split": "test", "metric": "accuracy"},
+        "accuracy by steps": {"measure": "answers", "split": "test", "metric": "accuracy", "way": "free"},
         "onset of using the steps": {"measure": "onset", "component": "uses steps"},
     },
     curves=curves,

@@ -116,7 +116,7 @@ def above_chance(table: pd.DataFrame) -> Estimate:
     return median(rate - chance)
 
 
-HELD = {"measure": "reasoning", "metric": "error", "split": "held"}
+HELD = {"measure": "reasoning", "metric": "error", "split": "held", "distance": None, "drawn": None}
 SOURCE, OURS, NEW = "Prystawski et al. 2023", "this laboratory", "not published"
 ABOVE = (1.25, np.inf)
 

@@ -263,7 +263,8 @@ PARITY = Study(
     },
     measures=(Answers(n=500), Loss(n=1000, split="test"), Sparsity(n=256, split="test")),
     maps={
-        "accuracy": {"measure": "answers", "split": "test", "metric": "accuracy"},
+        "accuracy at once": {"measure": "answers", "metric": "accuracy", "way": "direct"},
+        "accuracy by steps": {"measure": "answers", "metric": "accuracy", "way": "free"},
         "solved": {"measure": "crossing", "metric": "solved"},
     },
     curves=curves,

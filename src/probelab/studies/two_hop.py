@@ -217,7 +217,8 @@ TWO_HOP = Study(
     },
     measures=tuple(Answers(n=400, split=split) for split in SPLITS.values()),
     maps={
-        "accuracy on facts never composed": {"measure": "answers", "split": "ood", "metric": "accuracy"},
+        "facts never composed, at once": {"measure": "answers", "split": "ood", "metric": "accuracy", "way": "direct"},
+        "facts never composed, by steps": {"measure": "answers", "split": "ood", "metric": "accuracy", "way": "free"},
         "half of the composed facts": {"measure": "crossing", "metric": "half, id"},
     },
     curves=curves,
