@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid4().hex}  # else Ray keeps one in the user's home
 ENVIRONMENT = {**os.environ, **SECRET, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "300"}
-ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-SMALL = ("--object-store-memory=80000000", "--disable-usage-stats", "--include-dashboard=false")
+# Without the guard of tests/offline: Ray calls this machine by its address in the network, which the guard refuses.
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+SMALL = ("--object-store-memory=80000000", "--disable-usage-stats")
 
 
 class Rays:
@@ -31,7 +32,7 @@ class Rays:
         self.folder = Path(tempfile.mkdtemp(prefix="rays"))  # short: sockets lie in it
         self.ip, self.port = ip, free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []
-        head = ("--head", f"--port={self.port}", f"--temp-dir={self.folder}")
+        head = ("--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
         self.add(cores, ip, within, *head, **more)
 
     @property
