@@ -128,7 +128,7 @@ def test_storage_that_fails_now_and_then(tmp_path: Path, undisturbed: dict[str, 
     marks, flaky = tmp_path / "marks", str(Path(__file__).parent / "flaky")
     marks.mkdir()
     path = os.pathsep.join([flaky, os.environ["PYTHONPATH"]])
-    said = ended(driver(tmp_path, FLAKY="6", FLAKY_MARKS=str(marks), PYTHONPATH=path))
+    said = ended(driver(tmp_path, FLAKY="15", FLAKY_MARKS=str(marks), PYTHONPATH=path))
     assert said == (0, "") and results(tmp_path) == undisturbed
     assert len(list(marks.iterdir())) >= 2, "it has failed"
 
