@@ -34,6 +34,12 @@ try:
 except ValueError as error:
     sys.exit(f"refused: {error}")
 """
+WITHOUT = """
+from importlib.machinery import PathFinder
+found = PathFinder.find_spec
+gone = ("probelab", "synthetic_tasks")
+PathFinder.find_spec = staticmethod(lambda name, *more: None if name in gone else found(name, *more))
+"""  # a sitecustomize.py: the package is installed in the environment that all nodes share
 WHOLE = "{'train': 900, 'measure': 48}\n"
 pytestmark = pytest.mark.slow
 
@@ -121,7 +127,9 @@ def test_a_node_of_another_version(rays: Rays, tmp_path: Path, planted: bool, to
         shutil.copytree(ROOT / "src" / "probelab", checkout / "probelab")
         shutil.copytree(ROOT / "synthetic_tasks", checkout / "synthetic_tasks")
         (checkout / "probelab" / "optim.py").write_text("# another\n")
-    number = rays.add(1, environment={"PYTHONPATH": str(checkout), "PYTHONNOUSERSITE": "1"})
+    else:
+        (checkout / "sitecustomize.py").write_text(WITHOUT)
+    number = rays.add(1, environment={"PYTHONPATH": str(checkout)})
     try:
         code, said = ended(driver(rays.address, tmp_path))
         assert code == 1 and told in said and not (tmp_path / "runs").exists(), said

@@ -136,7 +136,7 @@ def reproduce(
     settings  dial -> its values, `{"task.zipf": [0, 1]}`: every combination is an arm, and phase diagrams are drawn
     jobs      worker processes
     """
-    from probelab.conduct import barred, conclude, execute, merged
+    from probelab.conduct import barred, conclude, execute, merged, units
     from probelab.grids import gridded, price
     from probelab.plans import record
     from probelab.progress import bar
@@ -148,14 +148,14 @@ def reproduce(
     turned = {dial: list(values) for dial, values in (settings or {}).items()}
     asked = plan(whole, preset, None if seeds is None else tuple(seeds), turned, panel)
     check_jobs(asked)
-    chosen, missing = gridded(whole, turned), [job for job in merged(asked) if not finished(job, home(out) / "runs")]
+    missing = [job for job in merged(asked) if not finished(job, home(out) / "runs")]
     if missing:
         record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
-    units = sum(job.steps + len(job.keep) * len(job.measures) for job in missing)
-    with bar(chosen.name, units) if progress and missing else nullcontext(lambda done: None) as advance:
+    shown = bar(whole.name, sum(map(units, missing))) if progress and missing else nullcontext(lambda done: None)
+    with shown as advance:
         execute(asked, home(out) / "runs", jobs, report=lambda kind, done: advance(done))
     why = barred(whole, preset, [job.seed for job in asked], bool(turned))
-    return conclude(chosen, asked, home(out), why, images)
+    return conclude(gridded(whole, turned), asked, home(out), why, images)
 
 
 def grid(

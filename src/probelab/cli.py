@@ -25,6 +25,9 @@ Set = Annotated[
     typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100."),
 ]
 Folder = Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")]
+Jobs = Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")]
+Stack = Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")]
 Memory = Annotated[str, typer.Option(help="Activations held at a time while measuring.")]
 On = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; else the one Ray finds or starts.")]
@@ -50,15 +53,15 @@ def reproduce(
     panel: Annotated[str | None, typer.Option(help="Only a part of the study.")] = None,
     seeds: Annotated[str | None, typer.Option(help="For example 100-105; seeds 0-9 chose the settings.")] = None,
     settings: Set = None,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
-    stack: Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")] = None,
+    jobs: Jobs = None,
+    stack: Stack = None,
     device: Device = "cpu",
     memory: Memory = "2GiB",
     on: On = "local",
     address: Address = None,
     gpus: Gpus = 1.0,
     out: Out = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train, measure, draw and verify a study. The same command continues what was interrupted."""
     from probelab.conduct import conclude, make
@@ -69,13 +72,12 @@ def reproduce(
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
     workers = cores() if jobs is None else positive("--jobs", jobs)
-    where = {"memory": size(memory), "device": device, "on": on, "address": address, "gpus": gpus}
+    where: dict[str, Any] = {"memory": size(memory), "device": device, "on": on, "address": address, "gpus": gpus}
     minutes = price(chosen, preset, merged(plan))
     print(f"{chosen.name}, preset {preset}\n{told(settings)}price: about {minutes:.2g} minutes on 2 cores", flush=True)
     stacked = None if stack is None else positive("--stack", stack)
-
-    begin = lambda runs, missing: record(home(out), chosen, runs, missing, price(chosen, preset, missing))  # noqa: E731
-    if make(plan, home(out) / "runs", workers, stacked, dry_run, title=chosen.name, begin=begin, **where):
+    where |= {"begin": lambda runs, missing: record(home(out), chosen, runs, missing, price(chosen, preset, missing))}
+    if make(plan, home(out) / "runs", workers, stacked, dry_run, title=chosen.name, **where):
         show(chosen, conclude(chosen, plan, home(out), bar_reason), home(out))
 
 
@@ -86,15 +88,15 @@ def grid(
     steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 1000,
     measure: Annotated[list[str] | None, typer.Option(help="loss, or others of `probelab measure`.")] = None,
     seeds: Annotated[str, typer.Option(help="For example 0-5.")] = "0-2",
-    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")] = None,
-    stack: Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")] = None,
+    jobs: Jobs = None,
+    stack: Stack = None,
     device: Device = "cpu",
     memory: Memory = "2GiB",
     on: On = "local",
     address: Address = None,
     gpus: Gpus = 1.0,
     out: Out = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Every combination of a task's dials, `--set task.zipf=0,1 --set task.p_bursty=0,.5`, and its phase diagrams."""
     from probelab.grids import asked

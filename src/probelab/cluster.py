@@ -182,7 +182,7 @@ def carry_out(text: str, key: int, mailbox: Any, wanted: dict[str, str]) -> Mess
     gathered.flush()
     with suppress(RayError):  # the mailbox may be lost with its node: the work is not
         ray.get(told[-1:], timeout=KNOCK)
-    return ended
+    return ended | {"told": dict(gathered.total)}  # as what is said on the way may come too late
 
 
 class OnRay:

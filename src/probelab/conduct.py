@@ -110,9 +110,9 @@ def make(
     if dry_run:
         print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in runs))
     elif missing:
-        if begin:
-            begin(runs, missing)
         with joined(on, address, gpus) as cluster, bar(title, sum(map(units, missing))) as advance:
+            if begin:
+                begin(runs, missing)
             execute(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
     return not dry_run
 

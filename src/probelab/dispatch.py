@@ -81,6 +81,8 @@ def dispatch(orders: Sequence[Order], place: Place, report: Report) -> None:
         if message["kind"] in ("train", "measure"):
             telling[order](message["kind"], message["done"])
             continue
+        for kind, total in message.get("told", {}).items():
+            telling[order](kind, total - telling[order].now[kind])
         telling[order].now.clear()
         again, error = verdict(order, message, tries)
         if error or errors or again is None:

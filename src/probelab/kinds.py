@@ -46,13 +46,14 @@ def settled(value: Any, kind: Any) -> Any:
     options = options_of(kind)
     if isinstance(value, np.generic):
         value = value.item()
-    if (value, "none" in get_args(kind)) == (None, True):
+    if value is None and "none" in get_args(kind):
         return "none"  # as the command line cannot tell them apart
     if isinstance(value, (list, tuple)):
         kinds = next((kinds_of(option, len(value)) for option in options if get_origin(option) is tuple), ())
         return tuple(map(settled, value, kinds)) if len(kinds) == len(value) else tuple(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if whole and float in options and int not in options else value
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    return value
 
 
 @cache

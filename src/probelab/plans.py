@@ -61,8 +61,9 @@ def plans(out: Path) -> list[Plan]:
 
 def taken(path: Path, asked: dict[str, Any]) -> int:
     """How many of the measures asked of a run have all their rows and arrays."""
-    return sum(has_rows(path / "rows" / f"{name}.parquet", asked["keep"]) for name in asked["measures"]) - sum(
-        not (path / "arrays" / f"{name}.safetensors").exists() for name in asked["arrays"]
+    without = {name for name in asked["arrays"] if not (path / "arrays" / f"{name}.safetensors").exists()}
+    return sum(
+        name not in without and has_rows(path / "rows" / f"{name}.parquet", asked["keep"]) for name in asked["measures"]
     )
 
 

@@ -154,10 +154,12 @@ class Gathered:
     def __init__(self, send: Report, seconds: float = 0.25) -> None:
         self.send, self.seconds = send, seconds
         self.waiting: Counter[str] = Counter()
+        self.total: Counter[str] = Counter()
         self.last = time.monotonic()
 
     def __call__(self, kind: str, done: int) -> None:
         self.waiting[kind] += done
+        self.total[kind] += done
         if time.monotonic() - self.last >= self.seconds:
             self.flush()
 

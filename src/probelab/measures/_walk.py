@@ -41,7 +41,7 @@ class Walk:
 
     def __init__(self, task: BayesNet, batch: Batch):
         facts = zip(*(batch.facts[name].tolist() for name in ("observed", "evidence", "target")), strict=True)
-        self.size, self.steps = len(batch), []
+        self.steps: list[Step] = []
         for query, (one, value, other) in enumerate(facts):
             sets = [(one,), *task.fixed.net.stages(one, other), (other,)]
             for stage, (here, there) in enumerate(pairwise(sets)):

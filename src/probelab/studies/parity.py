@@ -49,9 +49,9 @@ def arms(chained: Mapping[int, int], asked: Mapping[int, int], bits: int = 20) -
     return found
 
 
-def accuracy(table: pd.DataFrame) -> pd.DataFrame:
-    """How often the answer is right after what each arm was trained for: its own steps, or none."""
-    rows = pick(table, measure="answers", metric="accuracy")
+def accuracy(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """How often the answer is right (or another metric) after what each arm was trained for: its own steps, or none."""
+    rows = pick(table, measure="answers", metric=metric)
     return rows[rows["way"] == np.where(rows["task.format"] == "direct", "direct", "free")]
 
 
@@ -219,9 +219,8 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         x_title="secret bits (k)",
         y_title="sequences",
     )
-    price = pick(table, measure="answers", metric="flops")
-    price = price[price["way"] == np.where(price["task.format"] == "direct", "direct", "free")]
-    spent = ends(right).assign(flops=lambda rows: rows["arm"].map(ends(price).groupby("arm")["value"].median()))
+    price = ends(accuracy(table, "flops")).groupby("arm")["value"].median()
+    spent = ends(right).assign(flops=lambda rows: rows["arm"].map(price))
     spent = spent[spent.groupby("task.secret")["arm"].transform("nunique") > 1]  # answered both ways
     if len(spent):
         spent = spent.assign(bits="k = " + spent["task.secret"].astype(str))

@@ -230,7 +230,8 @@ TWO_HOP = Study(
         "a constant learning rate lets the bridge's accuracy dip (.68 to .84 at step 1,000). 30 entities with 8 "
         "relations show the contrast too (.72 against .04), on 20 compositions. Learning to compose held-out facts at "
         "once (grokking) was not seen: phi 7, weight decay .3, 2,000 steps gave .13, still learning its training set "
-        "(.87)."
+        "(.87). The probe and back-patching were looked at on seed 0 alone: .51 against .37 untrained at the first "
+        "relation, and .07 of wrong answers rescued at the best position."
     ),
     next="task.phi=2,6",
     panels={"bridge": (BRIDGE,), "direct": (DIRECT,)},
