@@ -274,7 +274,7 @@ PARITY = Study(
         "chain of k = 6 took 320; with lecun, 100 and 80. Learning rate 5e-3 at once: k = 2 takes 600 steps instead "
         "of 100, k = 3 stays at .86. At 2e-3 these take 350, and k = 4 3,700 steps (.61 at 3,200): too long for the "
         "six seeds of the report. Budgets of 200 steps for k = 2 up to 800 for k = 12, chosen on one seed, were too "
-        "short: of 30 runs with the chain of seeds 100-105, 8 were not done, and what they needed could not be said. On "
+        "short: of 30 runs with the chain (seeds 100-105) 8 were not done, and what they needed could not be said. On "
         "seeds 0-7 k = 12 takes 529 steps at most, k = 2 takes 147: the budgets are now three times that, the report's "
         "seeds others (106-111), the claims as before. Rotary positions without an MLP did not learn chains of 6 in "
         "600 steps (width 64)."
