@@ -15,14 +15,14 @@ from benchmarks.generation import generation  # noqa: E402
 from benchmarks.patching import patching  # noqa: E402
 from benchmarks.probing import probing  # noqa: E402
 from benchmarks.reading import reading  # noqa: E402
-from benchmarks.running import checkpoints, processes  # noqa: E402
+from benchmarks.running import checkpoints, processes, ray  # noqa: E402
 from benchmarks.steps import stack, step  # noqa: E402
 from benchmarks.timing import Line, as_table  # noqa: E402
 from synthetic_tasks.task import choose_from  # noqa: E402
 
 SECTIONS = {
     section.__name__: section
-    for section in (step, stack, checkpoints, generation, decoding, patching, probing, processes, reading)
+    for section in (step, stack, checkpoints, generation, decoding, patching, probing, processes, ray, reading)
 }
 HEAD = """# Speed
 

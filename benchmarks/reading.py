@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from benchmarks.timing import Call, Line
 from probelab.listing import listed, rows
 from probelab.rows import load_rows, tidy
-from probelab.runs import FORMAT, Folder, write_json
+from probelab.runs import FORMAT, Folder
 from probelab.spec import Spec, to_json
+from probelab.storage import write_json
 from synthetic_tasks import Classification
 
 RUNS, STEPS, LIMIT = 10_000, (0, 1, 3, 10, 30, 100, 300, 1000), 5

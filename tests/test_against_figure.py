@@ -13,7 +13,7 @@ from probelab.curves import across, over_seeds
 from probelab.drawing import draw_from_rows
 from probelab.figures import against, plotted, save
 from probelab.rows import save_rows
-from probelab.runs import RunError
+from probelab.storage import RunError
 
 SEEDS = (100, 101, 102, 103)
 BUDGET = 50_000.0

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from probelab import nodes
+from probelab.storage import located
 from tests.test_faults import ROOT, ended, made, repeated, undisturbed  # noqa: F401 (a fixture)
 
 pytest.importorskip("ray")
 from tests.rays import ENVIRONMENT, Rays, kill, title  # noqa: E402
+from tests.stores import serving  # noqa: E402
 from tests.tiny import results  # noqa: E402
 
 DRIVER = """
 import sys
-from pathlib import Path
+from probelab.storage import located
 from probelab.cluster import Cluster
 from probelab.conduct import execute
 from tests.test_faults import JOBS
@@ -29,7 +31,7 @@ def report(kind, done):
     told[kind] += done
 try:
     cluster = Cluster(sys.argv[1])
-    execute(JOBS, Path(sys.argv[2]), memory=int(sys.argv[3]), report=report, cluster=cluster)
+    execute(JOBS, located(sys.argv[2]), memory=int(sys.argv[3]), report=report, cluster=cluster)
     print(told, file=sys.stderr)
 except ValueError as error:
     sys.exit(f"refused: {error}")
@@ -45,12 +47,23 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def rays() -> Iterator[Rays]:
+def store() -> Iterator[dict[str, str]]:
+    """A server that speaks S3, and the environment that leads there."""
+    with serving() as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def rays(store: dict[str, str]) -> Iterator[Rays]:
     """A head and another node, a core each; a test that loses nodes adds others."""
+    reached = {name: value for name, value in store.items() if name.startswith("AWS_")}
+    ENVIRONMENT.update(reached)
     cluster = Rays(1)
     cluster.add(1)
     yield cluster
     cluster.end()
+    for name in reached:
+        del ENVIRONMENT[name]
 
 
 def driver(address: str, out: Path, memory: int = 1 << 30) -> subprocess.Popen[str]:
@@ -111,6 +124,57 @@ def test_a_node_is_lost(rays: Rays, tmp_path: Path, undisturbed: dict[str, str])
     code, said = ended(process)
     assert code == 0 and said.endswith(WHOLE), said
     assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+
+
+def test_a_worker_is_killed_that_writes_to_a_url(rays: Rays, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    out = located("s3://lab/sweep")
+    process = driver(rays.address, out)
+    before = at_work(rays, out, process, 1)
+    kill(rays.workers(1)[0])
+    code, said = ended(process)
+    assert code == 0 and said.endswith(WHOLE), said
+    assert results(out) == undisturbed and repeated(before, out) == []
+
+
+def test_a_url_that_is_not_there(rays: Rays) -> None:
+    code, said = ended(driver(rays.address, located("s3://nobody/x")))
+    assert code == 1 and "could not write s3://nobody/x" in said, said
+
+
+@pytest.fixture
+def wire() -> Iterator[str]:
+    """A network namespace `probelab`, as a machine of its own: 10.77.0.2, wired to us, who are 10.77.0.1 there."""
+    steps = (
+        "netns add probelab",
+        "link add probelab0 type veth peer name probelab1 netns probelab",
+        "addr add 10.77.0.1/24 dev probelab0",
+        "link set probelab0 up",
+        "-n probelab addr add 10.77.0.2/24 dev probelab1",
+        "-n probelab link set probelab1 up",
+        "-n probelab link set lo up",
+    )
+    try:
+        if not shutil.which("ip") or any(subprocess.run(["ip", *step.split()]).returncode for step in steps):
+            pytest.skip("network namespaces take more rights, and iproute2")
+        yield "probelab0"
+    finally:
+        if shutil.which("ip"):
+            subprocess.run(["ip", "netns", "delete", "probelab"])
+
+
+def test_a_machine_of_its_own_is_cut_off(wire: str, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
+    """It lives on, unheard, and finishes what it holds; the others do the rest, and wait for its lock."""
+    cluster = Rays(1, ip="10.77.0.1")
+    try:
+        number = cluster.add(1, ip="10.77.0.2", within=("ip", "netns", "exec", "probelab"))
+        process = driver(cluster.address, tmp_path)
+        before = at_work(cluster, tmp_path, process, number)
+        subprocess.run(["ip", "link", "set", wire, "down"], check=True)
+        code, said = ended(process)
+        assert code == 0 and said.endswith(WHOLE), said
+        assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+    finally:
+        cluster.end()
 
 
 def test_what_no_node_can_hold(rays: Rays, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from probelab.claims import Claim, median
 from probelab.conduct import conclude, execute, gather
 from probelab.measures import Heads, Loss, Patterns
 from probelab.planner import merged, packed
-from probelab.runs import RunError
 from probelab.spec import Optimizer, Spec
+from probelab.storage import RunError
 from probelab.studies import STUDIES
 from probelab.study import Arm, Job, Preset, Study, parse_range, parse_settings, plan
 from probelab.subject import Subject

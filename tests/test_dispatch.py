@@ -10,7 +10,7 @@ import pytest
 
 from probelab import dispatch as dispatching
 from probelab.dispatch import TRIES, Telling, dispatch
-from probelab.runs import RunError, passing
+from probelab.storage import RunError, passing
 from probelab.study import Job
 from probelab.work import Message, Order
 from tests.tiny import SPEC

@@ -11,7 +11,7 @@ import pytest
 from probelab.drawing import DRAWN, draw_from_rows
 from probelab.figures import FIGURES
 from probelab.rows import save_rows
-from probelab.runs import RunError
+from probelab.storage import RunError
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 

@@ -15,7 +15,8 @@ import pytest
 
 from probelab.conduct import execute
 from probelab.measures import Loss, Patterns
-from probelab.runs import Folder, RunError, run_folders
+from probelab.runs import Folder, run_folders
+from probelab.storage import RunError
 from probelab.study import Job
 from probelab.work import finished
 from tests.test_conduct import workers_of
@@ -25,10 +26,10 @@ ROOT = Path(__file__).parents[1]
 JOBS = [Job("arm", SPEC.seeded(seed), 150, (0, 1, 50, 150), (Loss(n=8), Patterns()), seed) for seed in range(6)]
 DRIVER = """
 import sys
-from pathlib import Path
 from probelab.conduct import execute
+from probelab.storage import located
 from tests.test_faults import JOBS
-execute(JOBS, Path(sys.argv[1]), workers=int(sys.argv[2]))
+execute(JOBS, located(sys.argv[1]), workers=int(sys.argv[2]))
 """
 
 

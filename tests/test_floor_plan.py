@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["synthetic_tasks"],
-    ["spec", "kinds", "clamps", "rows", "runs"],
+    ["spec", "kinds", "clamps", "rows", "runs", "storage", "locks"],
     ["model", "weights", "positions", "attention", "recurrent"]
     + [
         "train",

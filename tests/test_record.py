@@ -14,7 +14,8 @@ import pytest
 from probelab.measures import Heads, Loss, Named, Norms, Patterns, Strategy
 from probelab.record import arrays, arrays_of, measure, recorded
 from probelab.rows import RESERVED
-from probelab.runs import RunError, load_arrays
+from probelab.runs import load_arrays
+from probelab.storage import RunError
 from probelab.subject import Run, Subject
 from tests.tiny import KEEP, content, snapshot, train
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probelab.rows import RESERVED, coordinates, join_dials, load_rows, pick, progress_of, save_rows, tidy
-from probelab.runs import Folder, RunError
+from probelab.runs import Folder
+from probelab.storage import RunError
 from tests.tiny import SPEC
 
 ROWS = [

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from probelab.runs import Folder, RunError, content_hash, home, load_arrays, run_folders, save_arrays, unfinished, write
+from probelab.runs import Folder, content_hash, load_arrays, run_folders, save_arrays
 from probelab.spec import to_json
+from probelab.storage import RunError, home, unfinished, write
 from tests.tiny import SPEC, snapshot, train, weights
 
 KINDS = st.sampled_from(["float32", "float64", "int64", "uint8", "float16", "bool"])

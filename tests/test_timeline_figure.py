@@ -13,7 +13,7 @@ from probelab.drawing import draw_from_rows
 from probelab.figures import _style as style
 from probelab.figures import plotted, save, timeline
 from probelab.rows import save_rows, tidy
-from probelab.runs import RunError
+from probelab.storage import RunError
 
 KINDS = {"decodable": {"metric": "accuracy"}, "used": {"metric": "excess"}}
 SEEDS = (100, 101, 102)

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probelab.runs import Folder, RunError, content_hash
+from probelab.runs import Folder, content_hash
 from probelab.schedule import anchors, kept
 from probelab.spec import Optimizer, Spec, Transformer
+from probelab.storage import RunError
 from probelab.train import grow, read_log
 from synthetic_tasks import Markov
 

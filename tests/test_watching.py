@@ -22,7 +22,8 @@ from probelab import plans, watching
 from probelab.conduct import conclude, execute, merged
 from probelab.measures import Loss
 from probelab.pulse import Pulse
-from probelab.runs import Folder, write_json
+from probelab.runs import Folder
+from probelab.storage import write_json
 from probelab.study import plan
 from probelab.train import grow
 from probelab.watching import Watch, thinned

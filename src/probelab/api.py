@@ -15,9 +15,10 @@ from probelab.listing import rows
 from probelab.measures._read import by_oracle, oracle_nats
 from probelab.record import arrays, chosen, measure
 from probelab.rows import join_dials, load_rows, tidy
-from probelab.runs import Folder, home, run_folders
+from probelab.runs import Folder, run_folders
 from probelab.schedule import kept
 from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
+from probelab.storage import home
 from probelab.subject import Run, unseen
 from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
@@ -142,13 +143,13 @@ def reproduce(
     from probelab.progress import bar
     from probelab.studies import STUDIES
     from probelab.study import plan
-    from probelab.work import check_jobs, finished
+    from probelab.work import check_jobs, unfinished
 
     whole = choose_from("study", study, STUDIES) if isinstance(study, str) else study
     turned = {dial: list(values) for dial, values in (settings or {}).items()}
     asked = plan(whole, preset, None if seeds is None else tuple(seeds), turned, panel)
     check_jobs(asked)
-    missing = [job for job in merged(asked) if not finished(job, home(out) / "runs")]
+    missing = unfinished(merged(asked), home(out) / "runs")
     if missing:
         record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
     shown = bar(whole.name, sum(map(units, missing))) if progress and missing else nullcontext(lambda done: None)

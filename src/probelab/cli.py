@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from probelab.storage import home, located
+
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
 app = typer.Typer(
@@ -19,12 +21,13 @@ app = typer.Typer(
     help="A laboratory for how abilities emerge in transformers. Start with: probelab reproduce markov",
 )
 
-Out = Annotated[Path | None, typer.Option(help="Where results go (default: $PROBELAB_RUNS, else ./runs).")]
+PLACE = {"parser": located, "metavar": "DIR|URL"}
+Out = Annotated[Path | None, typer.Option(help="Where results go (default: $PROBELAB_RUNS, else ./runs).", **PLACE)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Turn a dial: task.length=100; several values make a grid: task.length=50,100."),
 ]
-Folder = Annotated[Path | None, typer.Argument(help="A results folder (default: $PROBELAB_RUNS, else ./runs).")]
+Folder = Annotated[Path | None, typer.Argument(help="Of results (default: $PROBELAB_RUNS, else ./runs).", **PLACE)]
 Jobs = Annotated[int | None, typer.Option(help="Worker processes (default: the number of cores).")]
 Stack = Annotated[int | None, typer.Option(help="Models trained as one (default: as many as pays).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its price.")]
@@ -68,7 +71,6 @@ def reproduce(
     from probelab.grids import price, told
     from probelab.planner import merged
     from probelab.plans import record
-    from probelab.runs import home
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
     workers = cores() if jobs is None else positive("--jobs", jobs)
@@ -117,7 +119,6 @@ def verify(
 ) -> None:
     """The report card again, from the rows that are there."""
     from probelab.conduct import conclude
-    from probelab.runs import home
 
     chosen, plan, bar_reason = planned(study, preset, panel, seeds, settings)
     show(chosen, conclude(chosen, plan, home(out), bar_reason, images=False), home(out))
@@ -203,7 +204,7 @@ def train(
 
 @app.command()
 def measure(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.", **PLACE)],
     what: Annotated[
         str,
         typer.Argument(
@@ -233,7 +234,6 @@ def runs(
     """What is there: spec, steps, size, state."""
     from probelab.listing import listed
     from probelab.pruning import spared
-    from probelab.runs import home
 
     if weights and not prune:
         raise ValueError("--weights says what --prune deletes: give both")
@@ -253,7 +253,6 @@ def watch(
     online: Annotated[bool, typer.Option("--online", help="With --wandb: send it; else it stays here.")] = False,
 ) -> None:
     """Watch a sweep from another terminal: progress, loss, onsets so far, time left. Ends when all is done."""
-    from probelab.runs import home
     from probelab.watching import watched
 
     watched(home(folder), every, once, tensorboard, wandb, online)

@@ -13,13 +13,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from probelab import nodes
 from probelab.planner import room
+from probelab.storage import remote
 from probelab.work import ONE_THREAD, Gathered, Message, Order, answer
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before Ray is imported: it would report to its makers
@@ -91,15 +92,18 @@ class Cluster:
                 )
 
     def check_nodes(self, root: Path) -> None:
-        """Ask every node for its versions, and whether it shares the folder of the results with us."""
-        folder = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+        """Ask every node for its versions, and whether it shares the folder (or URL) of the results with us."""
+        folder = root
+        if not remote(root):
+            folder = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
         token = f"probelab-{uuid4().hex}"
         left = folder / f".{token}"
         with suppress(OSError):  # if we may not write there, the message is each node's
             left.write_text(token)
         try:
-            with left.open() as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with nullcontext() if remote(root) else left.open() as handle:
+                if handle:
+                    fcntl.flock(handle, fcntl.LOCK_EX)
                 found = self.ask(str(folder), token)
             wrong = [f"{name} {told}" for name, told in found.items() if told]
             for name in found:

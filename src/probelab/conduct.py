@@ -18,10 +18,11 @@ from probelab.planner import merged, planned
 from probelab.progress import bar
 from probelab.record import absent, arrays, read_arrays, recorded
 from probelab.rows import join_dials, load_rows, save_rows, tidy
-from probelab.runs import Folder, RunError, write
+from probelab.runs import Folder
+from probelab.storage import RunError, check, write
 from probelab.study import Job, Study
 from probelab.subject import MEMORY, Run
-from probelab.work import Order, Report, check_jobs, finished
+from probelab.work import Order, Report, check_jobs, unfinished
 from synthetic_tasks import TASKS
 from synthetic_tasks.task import choose
 
@@ -56,13 +57,16 @@ def execute(
     """
     report = report or (lambda kind, done: None)
     check_jobs(jobs, "cpu" if cluster else device)
-    missing = [job for job in merged(jobs) if not finished(job, root)]
+    missing = unfinished(merged(jobs), root)
     if not missing:
         return
+    check(root)
     own = [type(part).__name__ for job in missing for part in (job.spec.task, *job.measures) if not ships(part)]
     if own:  # they live in this process only
         if cluster:
             raise ValueError(f"{own[0]} does not ship with probelab: nodes of a cluster cannot know it")
+        workers = 1
+    if str(root).startswith("memory://"):  # it is this process's memory
         workers = 1
     stacks = planned(missing, stack, device, cluster.places(device) if cluster else workers)
     orders = [Order(tuple(group), root, memory, device) for group in stacks]
@@ -100,7 +104,7 @@ def make(
         raise ValueError(f"--address {address} is that of a Ray cluster: it takes --on ray")
     runs = merged(jobs)
     check_jobs(runs, "cpu" if on == "ray" else device)
-    missing = [job for job in runs if not finished(job, root)]
+    missing = unfinished(runs, root)
     steps, checkpoints = sum(job.steps for job in jobs), sum(len(job.keep) for job in jobs)
     print(
         f"{len(jobs)} runs, {steps} steps, {checkpoints} checkpoints, {sum(map(measurements, jobs))} measurements; "

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
 
-from probelab.runs import RunError
+from probelab.storage import RunError
 from probelab.work import ONE_THREAD, Message, Order, Report, obey
 
 TRIES = 3  # of an order whose worker dies, or whose storage fails

@@ -13,7 +13,8 @@ from probelab.curves import across, onset, order, over_seeds
 from probelab.figures import FIGURES, save
 from probelab.figures._tables import PARTS
 from probelab.rows import ends, load_rows, pick, tidy
-from probelab.runs import Folder, RunError, home, load_arrays
+from probelab.runs import Folder, load_arrays
+from probelab.storage import RunError, home, located
 from synthetic_tasks.task import choose
 
 
@@ -40,7 +41,7 @@ def draw_from_rows(
 def opened(what: str, out: str | Path | None) -> Folder:
     """A run by its path, or by its name among the results."""
     inside = home(out) / "runs" / what
-    if not Path(what).exists() and not inside.exists():
+    if not located(what).exists() and not inside.exists():
         known = sorted(path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet"))
         if not known:
             raise RunError(f"{what!r} is no run folder, and no study has been reproduced in {home(out)}")

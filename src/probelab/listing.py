@@ -7,37 +7,45 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pandas as pd
+from pyarrow import ArrowException, BufferReader, concat_tables
+from pyarrow.parquet import read_table
 
-from probelab.plans import noted
 from probelab.rows import tidy, with_dials
-from probelab.runs import FORMAT, RunError, home
+from probelab.runs import FORMAT
 from probelab.spec import columns, digest
+from probelab.storage import RunError, below, contents, home, remote
 from synthetic_tasks import TASKS
 
 
 def listed(out: Path) -> Iterator[str]:
     """A line for each run: its steps, checkpoints, size and state."""
-    paths = folders(out)
-    if not paths:
+    shelf = shelf_of(out)
+    if not shelf.paths:
         yield f"no runs in {out}"
-    for path in paths:
+    notes = {
+        name: dict(zip(paths, map(told, contents([path / name for path in paths])), strict=True))
+        for name in ("done", "stopped")
+        if (paths := [path for path in shelf.paths if shelf.has(path, name)])
+    }
+    for path, text in zip(shelf.paths, contents([path / "spec.json" for path in shelf.paths]), strict=True):
         try:
-            described(path)
+            described(path, text)
         except RunError as error:
             yield f"{path.name}  cannot be opened: {error}"
             continue
-        kept = [int(name[:-12]) for name in names(path / "checkpoints") if name.endswith(".safetensors")]
-        length, stopped = noted(path / "done").get("steps", 0), noted(path / "stopped")
+        kept = [int(name[:-12]) for name in shelf.names(path, "checkpoints") if name.endswith(".safetensors")]
+        length, stopped = (notes.get(name, {}).get(path, {}) for name in ("done", "stopped"))
         state = "done" if length else "unfinished"
         state = f"stopped at {stopped['step']}: {stopped['reason']}" if stopped else state
-        steps = length or max(kept, default=0)
-        yield f"{path.name}  {steps} steps  {len(kept)} checkpoints  {weight(path) / 1e6:.1f} MB  {state}"
+        steps = length.get("steps", 0) or max(kept, default=0)
+        yield f"{path.name}  {steps} steps  {len(kept)} checkpoints  {shelf.weight(path) / 1e6:.1f} MB  {state}"
 
 
 def rows(out: str | Path | None = None, measure: str | None = None, dials: bool = True) -> pd.DataFrame:
@@ -47,24 +55,39 @@ def rows(out: str | Path | None = None, measure: str | None = None, dials: bool 
 
     Errors: there are none; a run that cannot be read.
     """
-    paths = folders(home(out))
-    files = [path / "rows" / name for path in paths for name in sorted(names(path / "rows")) if wanted(name, measure)]
+    shelf = shelf_of(home(out))
+    files = [
+        path / "rows" / name
+        for path in shelf.paths
+        for name in sorted(shelf.names(path, "rows"))
+        if wanted(name, measure)
+    ]
     if not files:
         raise RunError(
             f"no rows{f' of {measure}' if measure else ''} in {home(out)}: reproduce a study, or measure runs"
         )
     try:
-        found = duckdb.connect().execute(
-            "from read_parquet($files, union_by_name = true)", parameters={"files": [*map(str, files)]}
-        )
-        table = found.df()
-    except duckdb.Error as error:
+        table = tidy(fetched(files) if remote(files[0]) else in_place(files))
+    except (duckdb.Error, ArrowException) as error:
         raise RunError(f"the rows in {home(out)} cannot be read: {str(error).splitlines()[0]}") from error
-    table = tidy(table)
     if not dials:
         return table
-    have = {file.parent.parent for file in files}
-    return with_dials(table, {path.name: columns(described(path)) for path in paths if path in have})
+    have = sorted({file.parent.parent for file in files})
+    texts = contents([path / "spec.json" for path in have])
+    specs = zip(have, texts, strict=True)
+    return with_dials(table, {path.name: columns(described(path, text)) for path, text in specs})
+
+
+def in_place(files: list[Path]) -> pd.DataFrame:
+    """Parquet files as one table."""
+    query = "from read_parquet($files, union_by_name = true)"
+    return duckdb.connect().execute(query, parameters={"files": [*map(str, files)]}).df()
+
+
+def fetched(files: list[Path]) -> pd.DataFrame:
+    """The same of a URL: many small files are fetched side by side, which DuckDB does not do over fsspec."""
+    tables = [read_table(BufferReader(data)) for data in contents(files)]
+    return concat_tables(tables, promote_options="permissive").to_pandas()
 
 
 def wanted(name: str, measure: str | None) -> bool:
@@ -73,29 +96,94 @@ def wanted(name: str, measure: str | None) -> bool:
     return ending == "parquet" and not name.startswith(".") and measure in (None, stem.rpartition("-")[0])
 
 
-def folders(out: Path) -> list[Path]:
-    """The folders of runs directly under a results folder, or under its `runs/`."""
-    inside = out / "runs" if (out / "runs").is_dir() else out
-    return [inside / name for name in sorted(names(inside)) if os.access(inside / name / "spec.json", os.F_OK)]
+class Shelf(Protocol):
+    """The run folders directly under a results folder, or under its `runs/`, and what lies in them."""
+
+    paths: list[Path]
+
+    def has(self, path: Path, name: str) -> bool:
+        """Is there a file of this name in a run folder?"""
+        ...
+
+    def names(self, path: Path, room: str) -> list[str]:
+        """The files in a folder of a run folder; none, if it is not there."""
+        ...
+
+    def weight(self, path: Path) -> int:
+        """The bytes of all files in a run folder."""
+        ...
+
+
+def shelf_of(out: Path) -> Shelf:
+    """What lies here is looked at when it is asked for; what lies at a URL is listed at once."""
+    return Distant(out) if remote(out) else Near(out)
+
+
+class Near:
+    """Run folders of this machine."""
+
+    def __init__(self, out: Path) -> None:
+        inside = out / "runs" if (out / "runs").is_dir() else out
+        self.paths = [inside / name for name in sorted(names(inside)) if self.has(inside / name, "spec.json")]
+
+    def has(self, path: Path, name: str) -> bool:
+        return os.access(path / name, os.F_OK)
+
+    def names(self, path: Path, room: str) -> list[str]:
+        return names(path / room)
+
+    def weight(self, path: Path) -> int:
+        return weight(path)
+
+
+class Distant:
+    """Run folders at a URL."""
+
+    def __init__(self, out: Path) -> None:
+        inside = out / "runs" if (out / "runs").is_dir() else out
+        self.found: dict[Path, dict[str, int]] = defaultdict(dict)  # bytes of each file, by its name in the run folder
+        for name, held in below(inside).items():
+            run, _, rest = name.partition("/")
+            self.found[inside / run][rest] = held
+        self.paths = sorted(path for path, files in self.found.items() if "spec.json" in files)
+
+    def has(self, path: Path, name: str) -> bool:
+        return name in self.found[path]
+
+    def names(self, path: Path, room: str) -> list[str]:
+        return [name.removeprefix(f"{room}/") for name in self.found[path] if name.startswith(f"{room}/")]
+
+    def weight(self, path: Path) -> int:
+        return sum(self.found[path].values())
 
 
 def names(folder: Path) -> list[str]:
     """What lies in a folder; nothing, if it is not there."""
     try:
+        if remote(folder):
+            return [path.name for path in folder.iterdir()]
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
     except OSError:
         return []
 
 
-def described(path: Path) -> dict[str, Any]:
+def told(text: bytes) -> dict[str, Any]:
+    """What a small JSON file says; nothing, if it cannot be read."""
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        return {}
+
+
+def described(path: Path, text: bytes) -> dict[str, Any]:
     """The spec of a run as it is written, or why it cannot be opened."""
     try:
-        told = json.loads((path / "spec.json").read_text())
+        told = json.loads(text)
         version, spec = told["format"], told["spec"]
         task = spec["task"]
         made = TASKS[task["name"]].version if task["name"] in TASKS else task["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a run folder: it has no readable spec.json") from error
     if version != FORMAT:
         raise RunError(f"{path} was written in format {version}, this version reads format {FORMAT}")

@@ -1,6 +1,6 @@
 """What a node of a cluster is asked before work starts: which versions it has, and whether it shares the storage.
 
-Standard library alone: these functions travel as they are, so that a node without probelab can answer, too.
+Standard library alone (but for a URL): these functions travel as they are, so that a node without probelab can answer.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def instructions() -> str:
 
 def shares(folder: str, token: str, me: str) -> str:
     """What is wrong with a folder seen from here, empty if nothing is: the driver left a file there, and holds it."""
+    if "://" in folder:
+        return reaches(folder, token, me)
     left, answer = Path(folder, f".{token}"), Path(folder, f".{token}-{me}")
     try:
         if not left.exists():
@@ -63,6 +65,20 @@ def shares(folder: str, token: str, me: str) -> str:
     finally:
         os.close(handle)
     return "sees no locks of other machines in"
+
+
+def reaches(url: str, token: str, me: str) -> str:
+    """The same of a URL, where nothing is held."""
+    try:
+        from fsspec import url_to_fs
+
+        store, folder = url_to_fs(url, use_listings_cache=False)
+        if not store.exists(f"{folder}/.{token}"):
+            return "does not share"
+        store.pipe_file(f"{folder}/.{token}-{me}", b"")
+    except Exception as error:  # each store has its own
+        return f"cannot write to ({error})"
+    return ""
 
 
 def asked(folder: str, token: str, me: str) -> tuple[dict[str, str], str, str]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probelab.planner import price
-from probelab.runs import write_json
 from probelab.spec import digest
+from probelab.storage import at_hand, noted, read, write_json
 from probelab.study import Job, Study, label
 
 
@@ -52,7 +52,7 @@ def plans(out: Path) -> list[Plan]:
     found = []
     for path in (out / "plans").glob("*.json"):
         try:
-            told = json.loads(path.read_text())
+            told = json.loads(read(path))
             found.append(Plan(**{**told, "missing": tuple(told["missing"])}, began=path.stat().st_mtime))
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -70,7 +70,8 @@ def taken(path: Path, asked: dict[str, Any]) -> int:
 def has_rows(path: Path, steps: Sequence[int]) -> bool:
     """Does a file of rows have every step? One without any rows has them all."""
     try:
-        there = set(pq.ParquetFile(path).read(columns=["step"])["step"].to_pylist())
+        with at_hand(path) as file:
+            there = set(pq.ParquetFile(file).read(columns=["step"])["step"].to_pylist())
     except (OSError, pa.ArrowException, KeyError):
         return False
     return not there or there.issuperset(steps)
@@ -79,14 +80,6 @@ def has_rows(path: Path, steps: Sequence[int]) -> bool:
 def trained(path: Path) -> int:
     """The steps that a run was trained in full, 0 if it is still on its way."""
     return int(noted(path / "done").get("steps", 0))
-
-
-def noted(path: Path) -> dict[str, Any]:
-    """A small JSON file; empty, if there is none."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def whole(path: Path, asked: dict[str, Any]) -> bool:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from probelab.plans import noted, plans, trained, whole
-from probelab.runs import Folder, RunError, steps_in, write_json
+from probelab.plans import plans, trained, whole
+from probelab.runs import Folder, steps_in
+from probelab.storage import RunError, noted, write_json
 
 Files = dict[str, list[Path]]  # what for -> which
 ANCHORS, UNASKED = "anchors of finished runs, but the last", "weights at steps that no plan keeps"

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from probelab.runs import Folder, RunError, write_json
+from probelab.runs import Folder
+from probelab.storage import RunError, remote, write_json
 
 MEAN = 20  # steps whose losses are averaged
 Logs = Sequence[Sequence[tuple[float, float]]]  # of each member, (loss, gradient norm) of each step
@@ -16,7 +17,8 @@ class Pulse:
     """Called after every step; writes where the runs are now and then. Results do not depend on it."""
 
     def __init__(self, folders: Sequence[Folder], seconds: float = 1.0):
-        self.folders, self.seconds, self.last = folders, seconds, time.monotonic()
+        distant = bool(folders) and remote(folders[0].path)  # there each sign takes a journey
+        self.folders, self.seconds, self.last = folders, 10 * seconds if distant else seconds, time.monotonic()
 
     def __call__(self, step: int, logs: Logs) -> None:
         now = time.monotonic()

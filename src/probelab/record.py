@@ -12,7 +12,8 @@ import pandas as pd
 
 from probelab.measures import MEASURES, Measure, Named
 from probelab.rows import coordinates, load_rows, progress_of, save_rows, tidy
-from probelab.runs import Folder, RunError, load_arrays, save_arrays, write_json
+from probelab.runs import Folder, load_arrays, save_arrays
+from probelab.storage import RunError, write_json
 from probelab.study import describe, label
 from probelab.subject import MEMORY, Run, Subject
 from synthetic_tasks.task import choose_from

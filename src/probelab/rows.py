@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from probelab.runs import Folder, RunError, write
+from probelab.runs import Folder
 from probelab.spec import flat
+from probelab.storage import RunError, at_hand, write
 from synthetic_tasks.task import choose
 
 RESERVED = ("run arm seed world data init step sequences tokens split measure metric value n lo hi").split()
@@ -61,7 +62,8 @@ def save_rows(path: Path, table: pd.DataFrame) -> None:
 def load_rows(path: Path) -> pd.DataFrame:
     """Read rows written by `save_rows`."""
     try:
-        return pd.read_parquet(path)
+        with at_hand(path) as file:
+            return pd.read_parquet(file)
     except (OSError, ValueError) as error:
         why = "it is truncated, or no Parquet file. Delete it and it is made again"
         raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): {why}") from error

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
-import platform
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,56 +12,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from probelab.locks import locked
 from probelab.spec import Spec, canonical, from_json, to_json
+from probelab.storage import RunError, at_hand, located, read, write, write_json
 from synthetic_tasks import Task
 
 FORMAT = 1
-HOST = re.sub(r"\W", "_", platform.node())
-LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, None}  # None: no error of the storage
-ABANDONED = 3600  # seconds after which a half-written file of another machine is swept
 Arrays = dict[str, np.ndarray]
-
-
-class RunError(ValueError):
-    """What is on disk is not what was asked for; nothing was changed."""
-
-
-class Busy(RunError):
-    """Another process is writing to the run's folder."""
-
-
-def passing(error: BaseException) -> bool:
-    """May the storage do next time what it could not do now? Not if it is full or closed to us."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(cause, OSError) and cause.errno not in LASTING
-
-
-def home(out: str | Path | None = None) -> Path:
-    """Where results go: `out`, else the environment variable PROBELAB_RUNS, else `./runs`."""
-    return Path(out or os.environ.get("PROBELAB_RUNS") or "runs")
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a neighbour, then rename."""
-    temporary = unfinished(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"could not write {path}: {error.strerror}; what was there before is untouched") from error
-
-
-def unfinished(path: Path, pid: int | None = None) -> Path:
-    """The neighbour that a process of this machine writes to before it renames."""
-    return path.with_name(f".{path.name}.{HOST}.{pid or os.getpid()}.part")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, indented and with sorted keys."""
-    write(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def content_hash(arrays: Arrays) -> str:
@@ -91,7 +41,7 @@ def save_arrays(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
 def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read arrays and what is said about them; refuse a truncated, altered or foreign file."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with at_hand(path) as near, safe_open(near, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get("probelab", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
@@ -107,9 +57,9 @@ class Folder:
     """One run on disk. Reading needs no torch; `probelab.subject.Run` adds the models."""
 
     def __init__(self, path: str | Path, task: type[Task] | None = None):
-        self.path = Path(path)
+        self.path = located(path)
         try:
-            described = json.loads((self.path / "spec.json").read_text())
+            described = json.loads(read(self.path / "spec.json"))
             version = described["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path} is not a run folder: it has no readable spec.json") from error
@@ -128,7 +78,7 @@ class Folder:
     @classmethod
     def create(cls, spec: Spec, root: str | Path) -> Folder:
         """The folder of this trajectory under `root`, made if it is not there yet."""
-        path = Path(root) / spec.name
+        path = located(root) / spec.name
         if not (path / "spec.json").exists():
             write_json(path / "spec.json", {"format": FORMAT, "digest": spec.digest, "spec": to_json(spec)})
         return cls(path, type(spec.task))
@@ -160,7 +110,7 @@ class Folder:
     def note(self, name: str) -> dict[str, Any]:
         """A small JSON file of the folder, or an empty dict."""
         try:
-            return dict(json.loads((self.path / name).read_text()))
+            return dict(json.loads(read(self.path / name)))
         except (FileNotFoundError, ValueError, TypeError):
             return {}
         except OSError as error:  # not to be taken for a note that is not there
@@ -192,34 +142,9 @@ class Folder:
     def save_weights(self, step: int, arrays: Arrays) -> None:
         save_arrays(self.checkpoint(step), arrays, {"digest": self.spec.digest, "step": step})
 
-    @contextmanager
-    def lock(self, room: str = "") -> Iterator[None]:
+    def lock(self, room: str = "") -> AbstractContextManager[None]:
         """Hold the folder for training, or its room `rows` for measuring; the lock dies with its holder."""
-        (self.path / room).mkdir(exist_ok=True)
-        handle = os.open(self.path / room, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in self.path.rglob(".*.part"):
-                sweep(part)
-            yield
-        except BlockingIOError as error:
-            raise Busy(f"another process is writing to {self.path}: wait for it, or give another --out") from error
-        finally:
-            os.close(handle)
-
-
-def sweep(part: Path) -> None:
-    """Remove what a killed process had half written; its machine and its number are in the name."""
-    *_, host, pid, _ = part.name.split(".")
-    try:
-        if host == HOST:
-            os.kill(int(pid), 0)
-        elif time.time() - part.stat().st_mtime > ABANDONED:
-            part.unlink(missing_ok=True)
-    except ProcessLookupError:
-        part.unlink(missing_ok=True)
-    except (ValueError, OSError):
-        return
+        return locked(self.path, room)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -237,6 +162,6 @@ def spoken(steps: list[int], most: int = 12) -> str:
 
 def run_folders(root: str | Path) -> list[Path]:
     """The run folders directly under `root`, or under its `runs/`."""
-    root = Path(root)
+    root = located(root)
     inside = root / "runs" if (root / "runs").is_dir() else root
     return sorted(path.parent for path in inside.glob("*/spec.json"))

@@ -24,8 +24,9 @@ from probelab.model import INITS, apply, init, inputs, no_dropout, shapes, sites
 from probelab.optim import Flat, Update
 from probelab.pulse import Pulse
 from probelab.rows import load_rows
-from probelab.runs import Folder, RunError, load_arrays, save_arrays, write, write_json
+from probelab.runs import Folder, load_arrays, save_arrays
 from probelab.spec import Spec
+from probelab.storage import RunError, write, write_json
 from synthetic_tasks import Batch, batch, stream
 from synthetic_tasks.task import choose, require
 

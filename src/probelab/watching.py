@@ -26,10 +26,11 @@ from rich.text import Text
 
 from probelab.curves import fit_onset
 from probelab.listing import names
-from probelab.plans import Plan, noted, plans, taken, trained
+from probelab.plans import Plan, plans, taken, trained
 from probelab.rows import load_rows, pick
-from probelab.runs import RunError, load_arrays, steps_in
+from probelab.runs import load_arrays, steps_in
 from probelab.sinks import Sink, TensorBoard, WandB
+from probelab.storage import RunError, noted
 
 QUIET = 60.0  # seconds without a sign of life after which a run is said to rest
 BINS, POINTS = 16, 500  # a decade, to date a loss; of a run's loss, sent to a sink

@@ -14,21 +14,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probelab.kinds import build
+from probelab.locks import Busy
 from probelab.measures import MEASURES, Measure
 from probelab.record import complete, measure
-from probelab.runs import Busy, Folder, RunError, passing
+from probelab.runs import Folder
 from probelab.spec import from_json, to_json
+from probelab.storage import RunError, located, passing, remote, told
 from probelab.study import Job, describe
 from probelab.subject import MEMORY, Run
 from probelab.train import check, grow
 
 Report = Callable[[str, int], None]  # ("train" or "measure", units of work just done)
 Message = dict[str, Any]  # what a worker says: its "kind", and more
+ASKED = 32  # questions to a distant store at a time
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -74,7 +78,7 @@ class Order:
     def read(cls, text: str) -> Order:
         """The order that `text` says."""
         said = json.loads(text)
-        return cls(tuple(map(job_from_json, said["jobs"])), Path(said["root"]), said["memory"], said["device"])
+        return cls(tuple(map(job_from_json, said["jobs"])), located(said["root"]), said["memory"], said["device"])
 
 
 def obey(order: Order, report: Report) -> Message:
@@ -104,9 +108,18 @@ def check_jobs(jobs: Sequence[Job], device: str = "cpu") -> None:
         check(job.spec, job.steps, job.keep, device)
 
 
+def unfinished(jobs: Sequence[Job], root: Path) -> list[Job]:
+    """The jobs of which not all is on disk. A distant store is asked about many at a time, each takes a journey."""
+    if not remote(root):
+        return [job for job in jobs if not finished(job, root)]
+    with told(f"read {root}"), ThreadPoolExecutor(ASKED) as pool:
+        there = list(pool.map(lambda job: finished(job, root), jobs))
+    return [job for job, done in zip(jobs, there, strict=True) if not done]
+
+
 def finished(job: Job, root: Path) -> bool:
     """Is everything a job asks for on disk?"""
-    path = Path(root) / job.spec.name
+    path = located(root) / job.spec.name
     if not (path / "spec.json").exists():
         return False
     folder = Folder(path, type(job.spec.task))

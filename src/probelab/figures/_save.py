@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from probelab.runs import write
+from probelab.storage import located, write
 
 GET_A_BROWSER = (
     "no PNG or SVG: {why}; they need kaleido (pip install kaleido) and Chrome or Chromium (apt install chromium)"
@@ -26,7 +26,7 @@ def save(figure: go.Figure, folder: str | Path, name: str, images: tuple[str, ..
     HTML and CSV are the same bytes for the same figure. Images are extras: without a browser a line says how to get it;
     none is ever downloaded.
     """
-    folder = Path(folder)
+    folder = located(folder)
     html = figure.to_html(include_mathjax=False, auto_play=False, div_id=name, config={"displaylogo": False})
     html = html.replace("<head>", f"<head>\n    <title>{name}</title>", 1)
     table = plotted(figure).to_csv(index=False, lineterminator="\n")
