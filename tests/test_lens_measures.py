@@ -214,9 +214,17 @@ def test_a_fact_read_from_a_run_is_what_its_cached_stream_says_by_hand(tmp_path:
             here = dict(layer=layer, pos=pos)
             assert value(rows, metric="lens_loss", **here) == pytest.approx(loss.mean(), abs=1e-5)
             assert value(rows, metric="lens_accuracy", **here) == (logits.argmax(1) == bridge).mean()
-    together = table(replace(measure, pooled=True), Subject(run, [60]))
-    each = rows[(rows["metric"] == "lens_loss") & (rows["layer"] == 1)]["value"]
-    assert value(together, metric="lens_loss", layer=1) == pytest.approx(each.mean(), abs=1e-9)
+
+
+def test_all_positions_together_are_the_mean_over_what_is_asked_at_each():
+    subject = Planted(HOPS, grown(HOPS, scale=4.0))
+    asked = (subject.batch(48).targets >= 0).sum(0)
+    assert 0 < asked[2] < asked[3], "atomic facts are asked at once, and are fewer"
+    together, each = (table(Lens(48, pooled=pooled), subject) for pooled in (True, False))
+    for layer, metric in product(range(3), ("lens_loss", "lens_kl", "lens_accuracy")):
+        here = dict(layer=layer, metric=metric)
+        parts = [asked[pos] * value(each, pos=pos, **here) for pos in (2, 3)]
+        assert value(together, pos=None, **here) == pytest.approx(sum(parts) / asked.sum(), abs=1e-9)
 
 
 def test_a_fact_is_read_as_transformer_lens_reads_it():
@@ -248,8 +256,8 @@ def test_a_fact_that_no_answer_can_say_is_refused():
         with pytest.raises(ValueError, match=why):
             table(Lens(8, target=target, positions=(0,)), subject)
     few = Planted(Classification(classes=16, labels=8, dim=8))
-    with pytest.raises(ValueError, match=r"'classes' cannot be read off"):
-        table(Lens(8, target="classes"), few)
+    with pytest.raises(ValueError, match=r"'rank' cannot be read by a lens: .* goes up to \d+, .* the answers 0 to 7"):
+        table(Lens(64, target="rank"), few)
 
 
 def test_composition_finds_the_circuit():
