@@ -94,12 +94,18 @@ def test_opposite_verdicts_on_a_chain_that_is_used_and_one_for_show() -> None:
     assert turned["hard area"].verdict == turned["easy area"].verdict == turned["filler"].verdict == "failed"
 
 
-def hops(bridge: float, direct: float, known: float, inside: float = 0.1, rescued: float = 0.4) -> pd.DataFrame:
+def hops(
+    bridge: float, direct: float, known: float, inside: float = 0.1, said: float = 0.1, rescued: float = 0.4
+) -> pd.DataFrame:
     found = [planted(two_hop.BRIDGE, 1.0, "follow", "follow", mode="pinned", link=None, split="ood")]
     for pos in two_hop.SPOTS:  # the bridge is at the second one, behind the last layer, or nowhere
         there = dict(layer=1, pos=pos)
         found.append(planted(two_hop.DIRECT, 0.4 + inside * (pos == 2), "probe", "accuracy", **there))
         found.append(planted(two_hop.DIRECT, 0.4, "probe", "accuracy_untrained", **there))
+        for layer in (0, 1, 2):  # the lens finds it at the first one, in the middle, where it is lucky before training
+            curve = rise(300, 0.05, 0.05 + said * (pos == 1 and layer == 1))
+            there = dict(layer=layer, pos=pos, target="bridge")
+            found.append(planted(two_hop.DIRECT, curve, "lens", "lens_accuracy", **there))
         found.append(planted(two_hop.DIRECT, rescued * (pos == 2), "backpatch", "rescued", layer=None, pos=pos))
     for arm, form, unseen in ((two_hop.BRIDGE, "bridge", bridge), (two_hop.DIRECT, "direct", direct)):
         for split, right in (("train", known), ("atomic", known), ("id", unseen), ("ood", unseen)):
@@ -116,8 +122,9 @@ def test_who_answers_at_once_must_know_the_facts_to_fail() -> None:
         "held", "undecided", "undecided"
     )  # fmt: skip
     assert verdicts("two_hop", hops(0.98, 0.9, 1.0))["direct ood"].verdict == "failed"
-    found = verdicts("two_hop", hops(0.98, 0.03, 1.0, inside=0.5, rescued=0.06))
-    assert {name for name, one in found.items() if one.verdict == "failed"} == {"memory", "hopping too late"}
+    found = verdicts("two_hop", hops(0.98, 0.03, 1.0, inside=0.5, said=0.6, rescued=0.06))
+    assert {name for name, one in found.items() if one.verdict == "failed"} == {"memory", "unsaid", "hopping too late"}
+    assert found["unsaid"].estimate.value == pytest.approx(0.6, abs=0.01)
     assert found["memory"].estimate.value == pytest.approx(0.5) and found["hopping too late"].estimate.hi < 0.1
 
 

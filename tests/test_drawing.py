@@ -84,3 +84,20 @@ def test_patching_has_the_medians_of_one_sweep(tmp_path: Path):
     assert sorted(found["z"]) == [0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5]
     with pytest.raises(RunError, match="several sweeps .z denoise, q denoise"):
         drawn(tmp_path / "two", effects("z") + effects("q"), "patching", "effect")
+
+
+def test_lens_has_a_panel_for_each_position_unless_they_are_pooled(tmp_path: Path):
+    places = [(layer, pos) for layer in (0, 1) for pos in (1, 3)]
+    rows = [
+        dict(arm="a", run=f"a {seed}", seed=seed, measure="lens", metric="lens_accuracy", target="bridge")
+        | dict(step=step, layer=layer, pos=pos, value=step / 100 + layer / 10 + pos)
+        for seed in (100, 101)
+        for step in (0, 10)
+        for layer, pos in places
+    ]
+    found = drawn(tmp_path, rows, "lens")
+    assert {(layer, pos): set(part["y"].round(3)) for (layer, pos), part in found.groupby(["layer", "pos"])} == {
+        (layer, pos): {round(layer / 10 + pos, 3), round(layer / 10 + pos + 0.1, 3)} for layer, pos in places
+    }
+    pooled = [row | dict(pos=None, value=20.0) for row in rows if row["pos"] == 1]
+    assert drawn(tmp_path / "both", rows + pooled, "lens")["y"].min() == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 from planted import TINY, Planted, Recall, grown, induction, random_subject, table, value
 
+from probelab.api import train
+from probelab.bridge import to_transformer_lens
 from probelab.clamps import HandBuiltLayer
 from probelab.lenses import kl, logit_lens, tuned_lens
 from probelab.measures import Loss
@@ -18,15 +21,18 @@ from probelab.measures._pairs import drawn
 from probelab.measures.attribution import Attribution
 from probelab.measures.composition import Composition
 from probelab.measures.lens import Lens
+from probelab.model import shapes
 from probelab.rows import RESERVED, load_rows, save_rows
 from probelab.spec import LSTM, Spec, Transformer
-from probelab.subject import Model
-from synthetic_tasks import Classification, Markov, Repeats, Task
+from probelab.subject import Model, Subject
+from synthetic_tasks import Classification, Markov, Repeats, Task, TwoHop
 
 CHAIN, COPY = Markov(length=20), Repeats(tokens=12, length=30)
 TASKS = [CHAIN, COPY, Classification(classes=16, labels=8, dim=8)]
-MEASURES = [Lens(24), Lens(24, tuned=True), Attribution(24), Attribution(24, by_position=True), Composition()]
-FREE = {"layer", "head", "pos", "component", "sender_layer", "sender_head", "pairs"}
+MEASURES = [Lens(24), Lens(24, tuned=True), Lens(24, tuned=True, target="token", positions=(1, -2), pooled=False)]
+MEASURES += [Attribution(24), Attribution(24, by_position=True), Composition()]
+FREE = {"layer", "head", "pos", "component", "sender_layer", "sender_head", "pairs", "target"}
+HOPS = TwoHop(entities=6, relations=3, phi=2.0, ood=0.0, format="direct")
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -48,7 +54,7 @@ def test_contract(measure: Any, task: Task, tmp_path: Any):
     assert len(load_rows(tmp_path / "rows.parquet")) == len(rows)
 
 
-@pytest.mark.parametrize("measure", MEASURES[:4], ids=repr)
+@pytest.mark.parametrize("measure", MEASURES[:5], ids=repr)
 def test_what_a_step_gives_depends_on_neither_memory_nor_other_steps(measure: Any):
     whole, pieces = (table(measure, random_subject(COPY, memory=memory)) for memory in (2**30, 2**20))
     pd.testing.assert_frame_equal(whole, pieces, rtol=0, atol=2e-4)
@@ -102,7 +108,7 @@ def test_kinds_of_pairs():
         table(Attribution(24, "bigam"), subject)
 
 
-@pytest.mark.parametrize("task", [COPY, Recall()], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [COPY, Recall(), HOPS], ids=lambda task: task.name)
 def test_lens_loss_in_the_last_layer_is_the_models_and_before_it_is_by_hand(task: Task):
     model = grown(task, scale=4.0)
     subject = Planted(task, model)
@@ -139,6 +145,119 @@ def test_the_induction_circuit_answers_in_its_last_layer_only():
         near, far = (value(rows, metric=f"{name}_kl", layer=layer) for name in ("tuned", "lens"))
         assert 0.5 < near < 0.95 * far
     assert value(rows, metric="tuned_kl", layer=2) == 0
+
+
+def first_hop(task: TwoHop) -> Model:
+    """A circuit set by hand that writes what the first entity and the relation here lead to, where answers are read.
+
+    The stream holds the token, the first token (which the one head fetches from position 0), the position, and what is
+    said. Each hidden unit of the first block's MLP is one fact of the graph. The second block writes nothing.
+    """
+    v, t, facts = task.vocab, task.context, np.argwhere(task.fixed["tails"] >= 0)
+    size, place, said = max(v, t), 2 * v, 2 * v + t  # of a head; where positions begin, and what is said
+    spec = Transformer(
+        layers=2, heads=1, d_model=3 * v + t, d_head=size, d_mlp=len(facts), activation="relu", norm="none",
+        positions="learned", scaled=False,
+    )  # fmt: skip
+    params = {name: np.zeros(shape, np.float32) for name, (shape, _, _) in shapes(spec, task).items()}
+    params["embed.W_E"][:, :v] = np.eye(v)
+    params["pos_embed.W_pos"][:, place:said] = np.eye(t)
+    fetch = params["blocks.0.attn.W_QKV"]
+    fetch[place:said, 0] = 40  # every query looks for the first position
+    fetch[place, size] = 1
+    fetch[:v, 2 * size : 2 * size + v] = np.eye(v)
+    params["blocks.0.attn.W_O"][:v, v:place] = np.eye(v)
+    unit = np.arange(len(facts))
+    params["blocks.0.mlp.W_in"][v + facts[:, 0], unit] = 1
+    params["blocks.0.mlp.W_in"][task.entities + facts[:, 1], unit] = 1
+    params["blocks.0.mlp.b_in"][:] = -1
+    params["blocks.0.mlp.W_out"][unit, said + task.fixed["tails"][tuple(facts.T)]] = 20
+    params["unembed.W_U"][said:] = np.eye(v)
+    return Model(spec, task, params)
+
+
+def test_the_lens_finds_a_bridge_that_is_never_written_where_it_was_looked_up_and_nowhere_else():
+    planted = Planted(HOPS, first_hop(HOPS), model=first_hop(HOPS).spec)
+    rows = table(Lens(256, target="bridge", pooled=False), planted)
+    assert set(rows["target"]) == {"bridge"} and set(rows["pos"]) == {0, 1, 2, 3}
+    for layer in (1, 2):  # behind the block that looks it up, and behind one that adds nothing
+        assert value(rows, metric="lens_accuracy", layer=layer, pos=1) == 1
+        assert value(rows, metric="lens_loss", layer=layer, pos=1) == pytest.approx(0, abs=1e-6)
+    chance = np.log(HOPS.outputs)
+    for layer, pos in ((0, 1), (0, 2), (1, 0), (2, 0), (1, 3), (2, 3)):  # nothing is said
+        assert value(rows, metric="lens_loss", layer=layer, pos=pos) == pytest.approx(chance, abs=1e-4)
+        assert value(rows, metric="lens_accuracy", layer=layer, pos=pos) < 0.5
+    facts = planted.batch(256).facts
+    head, relations, bridge = (facts[name][facts["inferred"]] for name in ("head", "relations", "bridge"))
+    said = HOPS.fixed["tails"][head, relations[:, 1] - HOPS.entities]  # at the second relation
+    assert value(rows, metric="lens_accuracy", layer=1, pos=2) == pytest.approx((said == bridge).mean())
+    found = table(Lens(256, target="head", positions=(1, 3)), planted)
+    assert found.loc[found["metric"] == "lens_accuracy", "value"].max() < 0.5
+
+
+def test_a_fact_read_from_a_run_is_what_its_cached_stream_says_by_hand(tmp_path: Any):
+    spec = Transformer(layers=2, heads=2, d_model=16, d_mlp=16)
+    run = train(HOPS, spec, steps=60, keep=[60], out=tmp_path, progress=False)
+    measure = Lens(48, target="bridge", positions=(1, -1), pooled=False)
+    rows, batch = table(measure, Subject(run, [60])), Subject(run, [60]).batch(48)
+    sites = ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
+    cache, weights = run.cache(60, batch, sites), run.weights(60)
+    composed = batch.facts["inferred"]
+    assert 0 < composed.sum() < 48 and set(rows["pos"]) == {1, 3}
+    for layer, site in enumerate(sites):
+        for pos in (1, 3):
+            x = cache[site][:, pos].double().numpy()[composed]
+            x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+            logits = (x * weights["ln_final.w"] + weights["ln_final.b"]) @ weights["unembed.W_U"]
+            bridge = batch.facts["bridge"][composed]
+            loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(bridge)), bridge]
+            here = dict(layer=layer, pos=pos)
+            assert value(rows, metric="lens_loss", **here) == pytest.approx(loss.mean(), abs=1e-5)
+            assert value(rows, metric="lens_accuracy", **here) == (logits.argmax(1) == bridge).mean()
+
+
+def test_all_positions_together_are_the_mean_over_what_is_asked_at_each():
+    subject = Planted(HOPS, grown(HOPS, scale=4.0))
+    asked = (subject.batch(48).targets >= 0).sum(0)
+    assert 0 < asked[2] < asked[3], "atomic facts are asked at once, and are fewer"
+    together, each = (table(Lens(48, pooled=pooled), subject) for pooled in (True, False))
+    for layer, metric in product(range(3), ("lens_loss", "lens_kl", "lens_accuracy")):
+        here = dict(layer=layer, metric=metric)
+        parts = [asked[pos] * value(each, pos=pos, **here) for pos in (2, 3)]
+        assert value(together, pos=None, **here) == pytest.approx(sum(parts) / asked.sum(), abs=1e-9)
+
+
+def test_a_fact_is_read_as_transformer_lens_reads_it():
+    from transformer_lens.tools.analysis import logit_lens as their_lens
+
+    model = grown(HOPS, replace(TINY, positions="learned", d_mlp=16), scale=4.0)
+    subject = Planted(HOPS, model, model=model.spec)
+    rows, batch = table(Lens(48, target="bridge", pooled=False), subject), subject.batch(48)[:48]
+    composed = torch.from_numpy(batch.facts["inferred"])
+    bridge = torch.from_numpy(batch.facts["bridge"])[composed]
+    with torch.no_grad():
+        cache = to_transformer_lens(model).run_with_cache(torch.from_numpy(batch.tokens.clip(0)))[1]
+        said = their_lens(cache, positions=None, return_type="log_probs").values[:, composed]
+    for layer, pos in product(range(3), range(4)):
+        one = said[layer, :, pos]
+        loss = -one[torch.arange(len(bridge)), bridge].mean().item()
+        here = dict(layer=layer, pos=pos)
+        assert value(rows, metric="lens_loss", **here) == pytest.approx(loss, abs=1e-4)
+        assert value(rows, metric="lens_accuracy", **here) == (one.argmax(-1) == bridge).double().mean()
+
+
+def test_a_fact_that_no_answer_can_say_is_refused():
+    subject = Planted(HOPS, grown(HOPS))
+    for target, why in (
+        ("brigde", "no target in two_hop 'brigde'; did you mean 'bridge'"),
+        ("values", r"target = 'values' cannot be read off: in two_hop it is int64 \[8, 1\]"),
+        ("relation", "target = 'relation' cannot be read by a lens: in two_hop it is nowhere at the positions asked"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            table(Lens(8, target=target, positions=(0,)), subject)
+    few = Planted(Classification(classes=16, labels=8, dim=8))
+    with pytest.raises(ValueError, match=r"'rank' cannot be read by a lens: .* goes up to \d+, .* the answers 0 to 7"):
+        table(Lens(64, target="rank"), few)
 
 
 def test_composition_finds_the_circuit():

@@ -33,7 +33,7 @@ METRICS += ["label_to_item", "query_to_correct", "looks", "given", "model", "eff
 METRICS += ["circuit_size", "faithfulness"]
 CHAINS = ["parity", "faithful", "locality", "two_hop", "addition"]
 CHAINED = ["accuracy", "steps", "chain", "loss", "attention_entropy", "same", "aoc_over_chance", "follow", "repair"]
-CHAINED += ["error", "separating", "separating_chance", "flops", "accuracy_untrained", "rescued"]
+CHAINED += ["error", "separating", "separating_chance", "flops", "accuracy_untrained", "lens_accuracy", "rescued"]
 
 
 def record(study: str, runs: Path) -> None:

@@ -145,7 +145,10 @@ def draw_against(rows: pd.DataFrame, metric: str | None, folder: Folder | None) 
 
 def draw_lens(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
     chosen = pick(rows, metric=[f"lens_{metric or 'loss'}", f"tuned_{metric or 'loss'}"])
-    return FIGURES["lens"](of_seeds(chosen, "arm", "metric", "layer"), metric or "loss")
+    whole = pick(chosen, pos=None)
+    told = [column for column in ("layer", "target", "pos") if column in chosen]
+    medians = of_seeds(whole if len(whole) else chosen, "arm", "metric", *told)
+    return FIGURES["lens"](medians, metric or "loss", by="arm" if len(whole) else "pos")
 
 
 def draw_attribution(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:

@@ -30,8 +30,8 @@ def labels_of(task: Task, batch: Batch, target: str) -> Array:
     whole = np.issubdtype(fact.dtype, np.integer) or fact.dtype == bool
     if not whole or fact.shape not in (shape, shape[:1]):
         raise ValueError(
-            f"target = {target!r} cannot be probed: in {task.name} it is {fact.dtype} {list(fact.shape)}, and a probe "
-            f"asks for a whole number of each sequence, or at each position, {list(shape)}"
+            f"target = {target!r} cannot be read off: in {task.name} it is {fact.dtype} {list(fact.shape)}, and asked "
+            f"is for a whole number of each sequence, or at each position, {list(shape)}"
         )
     if fact.ndim == 1:
         fact = np.broadcast_to(fact[:, None], shape)
