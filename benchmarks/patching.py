@@ -34,6 +34,9 @@ SWEEPS = {
     "attn_head_out_all_pos": ("z", HEAD, "10"),
     "attn_head_k_all_pos": ("k", HEAD, "10"),
     "attn_head_pattern_all_pos": ("pattern", HEAD, "10"),
+    "attn_head_all_pos_every": ("z q k v pattern", HEAD, "10"),
+    "attn_head_by_pos_every": ("z q k v pattern", HEAD_POS, "10"),
+    "block_every": ("resid_pre attn_out mlp_out", POS, "10"),
 }
 
 
@@ -48,9 +51,10 @@ def patching() -> list[Line]:
         models = [Model(spec, TASK, sharp(init(spec, TASK, seed))) for seed in range(CHECKPOINTS)]
         bridge = to_transformer_lens(models[0])
         for name in names:
-            site, axes, floor = SWEEPS[name]
+            sites, axes, floor = SWEEPS[name]
             sizes = [dict(layer=depth, pos=TASK.length, head=4)[axis] for axis in axes]
-            cells = [Place(site, **dict(zip(axes, at, strict=True))) for at in np.ndindex(*sizes)]
+            places = [dict(zip(axes, at, strict=True)) for at in np.ndindex(*sizes)]
+            cells = [Place(site, **place) for site in sites.split() for place in places]
             found, wanted = ours(models[:TOGETHER], pairs, cells), lens(theirs, name, bridge, pairs)
             apart = (found[0].mean(-1) - wanted.flatten()).abs().max().item()
             rivals = {
@@ -73,7 +77,7 @@ def sharp(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def ours(models: list[Model], pairs: Pairs, cells: list[Place]) -> torch.Tensor:
     """Both passes and the sweep: `[member cell batch]`."""
     sweep = Sweep(models, pairs.corrupt, pairs.position)
-    source = sweep.hold(pairs.clean, [cell.name for cell in cells], sweep.read)
+    source = sweep.beside(pairs.clean, [cell.name for cell in cells])
     return sweep(cells, source, logit_difference(pairs))
 
 

@@ -27,6 +27,7 @@ FLOORS = [
         "subject",
         "places",
         "sweep",
+        "prefixes",
         "reach",
         "ripple",
         "changes",

@@ -46,6 +46,11 @@ SWEEPS = {
     "attn_head_pattern_by_pos": ("pattern", ("layer", "head", "pos")),
     "attn_head_pattern_dest_src_pos": ("pattern", ("layer", "head", "pos", "key")),
 }
+EVERY = {  # several of them in one call
+    "attn_head_all_pos_every": [f"attn_head_{name}_all_pos" for name in ("out", "q", "k", "v", "pattern")],
+    "attn_head_by_pos_every": [f"attn_head_{name}_by_pos" for name in ("out", "q", "k", "v", "pattern")],
+    "block_every": ["resid_pre", "attn_out", "mlp_out"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +76,14 @@ def test_every_sweep_equals_transformer_lens(name: str, dtype: torch.dtype, lens
     close = 1e-9 if dtype == torch.float64 else 1e-5 * max(1.0, float(sweep.held("logits")[0].abs().max()))
     sizes = dict(layer=spec.layers, pos=clean.shape[1], head=2, key=clean.shape[1])
     moved = 0.0
-    for theirs, (site, axes) in SWEEPS.items():
-        if site in ("resid_mid", "mlp_out") and not spec.d_mlp:
+    for theirs, parts in ({name: [name] for name in SWEEPS} | EVERY).items():
+        if {"resid_mid", "mlp_out"} & set(parts) and not spec.d_mlp:
             continue
-        cells = [Place(site, **dict(zip(axes, at, strict=True))) for at in np.ndindex(*(sizes[axis] for axis in axes))]
+        cells = [
+            Place(site, **dict(zip(axes, at, strict=True)))
+            for site, axes in map(SWEEPS.__getitem__, parts)
+            for at in np.ndindex(*(sizes[axis] for axis in axes))
+        ]
         wanted: list[torch.Tensor] = []  # by example: what TransformerLens returns is rounded to float32
 
         def judged(logits: torch.Tensor, wanted: list[torch.Tensor] = wanted) -> torch.Tensor:
@@ -83,7 +92,8 @@ def test_every_sweep_equals_transformer_lens(name: str, dtype: torch.dtype, lens
 
         with torch.no_grad():
             getattr(lens, f"get_act_patch_{theirs}")(bridge, corrupt, cache, judged, reduce="mean")
-        found = sweep(cells, sweep.hold(pairs.clean, [cell.name for cell in cells]), metric)[0]
+        fresh = Sweep([model], pairs.corrupt, pairs.position)
+        found = fresh(cells, fresh.beside(pairs.clean, [cell.name for cell in cells]), metric)[0]
         assert (found - torch.stack(wanted)).abs().max() < close, theirs
         moved = max(moved, (found - sweep.unedited(metric)[0]).abs().max().item())
     assert moved > 0.03

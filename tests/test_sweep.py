@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probelab.places import SITES, Place
+from probelab.prefixes import Rows
 from probelab.spec import Transformer
 from probelab.subject import Model
 from probelab.sweep import Sweep
-from synthetic_tasks import Pairs, Repeats, stream
+from synthetic_tasks import Classification, Pairs, Repeats, stream
 from tests.planted import grown
 
 TASK = Repeats(tokens=12, length=10)
@@ -94,6 +97,44 @@ def test_what_one_row_holds_is_that_row_of_all(name: str):
     last = f"blocks.{spec.layers - 1}"
     assert {f"{last}.attn.hook_z", f"{last}.attn.hook_result", f"{last}.hook_resid_post", "logits"} <= narrow
     assert not {f"{last}.{name}" for name in ("hook_resid_pre", "hook_q_input", "attn.hook_k", "attn.hook_v")} & narrow
+
+
+@pytest.mark.parametrize("name", [*SPECS, "vectors"])
+def test_two_inputs_in_one_pass_hold_what_two_passes_find(name: str):
+    """Base and source at every site, up to the position read; what both begin with is computed once, and no row behind.
+
+    Effects of cells are those of one whole pass a cell.
+    """
+    task, spec = (Classification(), SPECS["rotary"]) if name == "vectors" else (TASK, SPECS[name])
+    pairs = task.pairs(stream("beside"), 5)
+    if pairs.clean.vectors is not None:  # what differs first is a vector
+        speaks = (pairs.clean.tokens < 0) & (np.arange(pairs.clean.tokens.shape[1]) >= 4)
+        moved = pairs.clean.vectors + stream("moved").normal(size=pairs.clean.vectors.shape) * speaks[..., None]
+        pairs = pairs._replace(clean=replace(pairs.clean, vectors=moved.astype("float32")))
+    members = [grown(task, spec, seed, 12.0, dtype=torch.float64) for seed in range(2)]
+    sweep, plain = (Sweep(members, pairs.corrupt, pairs.position) for _ in range(2))
+    cells = [cell for site in SITES for cell in everywhere(spec, site, sweep.models[0].sites, pairs)]
+    cells = [cell for cell in cells if not cell.name.endswith("_input")]
+    sites = {cell.name: cell.axes.index("pos") + 2 for cell in cells}
+    beside = sweep.beside(pairs.clean, sites)
+    assert not sweep._held and sweep.held("logits")
+    read, length = torch.as_tensor(pairs.position), pairs.clean.tokens.shape[1]
+    upto = torch.arange(length) <= read[:, None]
+    for batch, found in ((pairs.clean, beside), (pairs.corrupt, dict(zip(sites, sweep.held(*sites), strict=True)))):
+        for site, whole in plain.hold(batch, sites, plain.read).items():
+            one, other = (value.movedim(sites[site], 2) for value in (found[site], whole))
+            one, other = (value[:, upto] if value.shape[2] > 1 else value for value in (one, other))
+            assert torch.allclose(one, other, rtol=0, atol=1e-12), site
+    alike = (pairs.clean.tokens == pairs.corrupt.tokens) & (
+        True if pairs.clean.vectors is None else (pairs.clean.vectors == pairs.corrupt.vectors).all(-1)
+    )
+    parted = [int(row.argmin()) if not row.all() else length for row in alike]
+    needed = sum(at + 1 + max(0, at + 1 - part) for at, part in zip(pairs.position, parted, strict=True))
+    assert len(Rows(pairs.corrupt, pairs.clean, read).rows) == needed < 2 * upto.numel()
+    some, metric = cells[:: max(1, len(cells) // 100)], difference(pairs)
+    wanted = plain.one_by_one([(cell,) for cell in some], plain.hold(pairs.clean, sites), metric)
+    assert (sweep(some, beside, metric) - wanted).abs().max() < 1e-9
+    assert (wanted - plain.unedited(metric)[:, None]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("site", ["z", "k", "pattern", "attn_scores", "post"])

@@ -11,16 +11,22 @@ from torch import Tensor
 
 from probelab.edit import Tape
 from probelab.positions import future, relative_scores, rotate, rotate_at
+from probelab.prefixes import Rows
 from probelab.spec import Transformer
 from probelab.weights import Params, linear, norm
 
 Dropout = Callable[[str, Tensor], Tensor]
 
 
-def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop: Dropout) -> Tensor:
-    """What a layer's attention writes to the residual stream: `x [member batch pos d_model]` -> the same shape."""
+def attend(
+    spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop: Dropout, rows: Rows | None = None
+) -> Tensor:
+    """What a layer's attention writes to the residual stream: `x [member batch pos d_model]` -> the same shape.
+
+    Where only some `rows` are computed, `x` is packed, and the sites of heads are spread.
+    """
     here = f"blocks.{layer}.attn"
-    q, k, v = queries_keys_values(spec, layer, p, x, tape)
+    q, k, v = queries_keys_values(spec, layer, p, x, tape, rows)
     if spec.positions == "rotary":
         q = tape(f"{here}.hook_rot_q", rotate(q, spec.base))
         k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
@@ -28,8 +34,8 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
     scale = spec.score_scale(layer)
     inner = (f"{here}.hook_attn_scores", f"{here}.hook_pattern")
     if spec.attention == "fused" and spec.positions != "relative" and spec.dropout == 0 and not tape.wants(*inner):
-        rows = [part.flatten(0, 1) for part in (q, k, v)]
-        z = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], is_causal=True, scale=scale)
+        flat = [part.flatten(0, 1) for part in (q, k, v)]
+        z = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], is_causal=True, scale=scale)
         z = z.unflatten(0, q.shape[:2])
     else:
         scores = q @ k.transpose(-1, -2)
@@ -37,7 +43,8 @@ def attend(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, drop
             scores = scores + relative_scores(q, p[f"{here}.W_rel"])
         scores = tape(inner[0], torch.add(future(q.shape[-2], q.dtype, q.device), scores, alpha=scale))
         z = drop(inner[1], tape(inner[1], scores.softmax(-1))) @ v
-    return write(spec, layer, p, tape(f"{here}.hook_z", z.transpose(2, 3)), tape)
+    z = tape(f"{here}.hook_z", z.transpose(2, 3))
+    return write(spec, layer, p, z if rows is None else rows.pack(z), tape)
 
 
 def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Tensor:
@@ -89,7 +96,9 @@ def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at
     return (scores * spec.score_scale(layer)).masked_fill((behind < 0)[:, None, None], -torch.inf)
 
 
-def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape) -> tuple[Tensor, ...]:
+def queries_keys_values(
+    spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape, rows: Rows | None = None
+) -> tuple[Tensor, ...]:
     """Queries, keys and values `[member batch pos head d_head]`; each head's input, before the norm, is a site too."""
     here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
     weight, bias, before = p[f"{here}.W_QKV"], p.get(f"{here}.b_QKV"), f"blocks.{layer}.ln1"
@@ -111,7 +120,9 @@ def queries_keys_values(spec: Transformer, layer: int, p: Params, x: Tensor, tap
                 for part, b in zip(parts, bias.chunk(3, -1), strict=True)
             ]
     else:
-        parts = linear(norm(spec.norm, p, before, x), weight, bias).unflatten(-1, (3, heads, -1)).unbind(-3)
+        both = linear(norm(spec.norm, p, before, x), weight, bias)
+        both = both if rows is None else rows.spread(both)
+        parts = both.unflatten(-1, (3, heads, -1)).unbind(-3)
     return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
 
 

@@ -13,6 +13,7 @@ from probelab import recurrent
 from probelab.attention import Dropout, attend, attend_at
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
+from probelab.prefixes import Rows
 from probelab.spec import Recurrent, Transformer
 from probelab.weights import Params, Shape, embed, linear, norm
 from synthetic_tasks import Batch, Task, stream
@@ -121,17 +122,24 @@ def apply(
     tape: Tape = SILENT,
     drop: Dropout = no_dropout,
     at: Tensor | None = None,
+    rows: Rows | None = None,
 ) -> Tensor:
     """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training.
 
-    A transformer read at one position of each sequence, `at [batch]`, computes of its last layer that row alone.
+    A transformer read at one position of each sequence, `at [batch]`, computes of its last layer that row alone, and of
+    the others perhaps only some `rows`: what is on the tape is packed then, where it is not a head's.
     """
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     if isinstance(spec, Recurrent):
         return tape("logits", linear(recurrent.recur(spec, p, resid, tape), p["unembed.W_U"]))
-    for layer in range(spec.layers):
-        resid = block(spec, layer, p, resid, tape, drop, at if layer == spec.layers - 1 else None)
-    return readout(spec, p, resid, tape)
+    last = spec.layers - 1
+    if rows is not None and last:
+        resid = rows.pack(resid)
+    for layer in range(last):
+        resid = block(spec, layer, p, resid, tape, drop, rows=rows)
+    if rows is not None:
+        resid = rows.spread(resid)
+    return readout(spec, p, block(spec, last, p, resid, tape, drop, at), tape)
 
 
 def block(
@@ -142,12 +150,13 @@ def block(
     tape: Tape = SILENT,
     drop: Dropout = no_dropout,
     at: Tensor | None = None,
+    rows: Rows | None = None,
 ) -> Tensor:
     """One layer: the residual stream `[member batch pos d_model]` before it -> after it (one row, `at [batch]`)."""
     here = f"blocks.{layer}"
     resid = tape(f"{here}.hook_resid_pre", resid)
     if at is None:
-        out = attend(spec, layer, p, resid, tape, drop)
+        out = attend(spec, layer, p, resid, tape, drop, rows)
     else:
         out = attend_at(spec, layer, p, resid, at, tape)
         resid = resid[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)]

@@ -15,6 +15,7 @@ from probelab.answers import Metric
 from probelab.edit import Edit, Tape
 from probelab.model import apply, block, inputs, readout
 from probelab.places import Place
+from probelab.prefixes import Rows
 from probelab.reach import covers, reach
 from probelab.ripple import ripple, spreads
 from probelab.spec import Transformer
@@ -25,7 +26,8 @@ from synthetic_tasks.task import choose, require
 
 Cell = Place | tuple[Place, ...]  # what one intervention touches: several places at once, if need be
 Held = Mapping[str, Tensor]  # what sites hold, `[member batch ...]`
-DEAR = ("_input", "result", "scores", "pattern", "mlp_in")  # sites that cost a slower way, or copy another
+# sites that cost a slower way, copy another, or are wide and seldom asked for
+DEAR = ("_input", "result", "scores", "pattern", "mlp_in", "mlp.hook_pre", "mlp.hook_post")
 Method = Callable[[list[tuple[Place, ...]], Held, Metric], Tensor]
 
 
@@ -61,6 +63,7 @@ class Sweep:
         self.read = None if read is None else torch.as_tensor(np.asarray(read), device=self.device)
         self.plain = isinstance(self.spec, Transformer) and not any(model.edits for model in models)
         self._held: dict[str, Tensor] = {}
+        self._packed: dict[str, Callable[[], Tensor]] = {}
         self._once: dict[str, tuple[Tensor, ...]] = {}
 
     def hold(self, batch: Batch, places: Iterable[str], at: Tensor | None = None) -> dict[str, Tensor]:
@@ -79,12 +82,41 @@ class Sweep:
                 apply(self.spec, self.params, self.inputs(batch), tape, at=at)
             return tape.recorded()
 
+    def beside(self, other: Batch, places: Iterable[str]) -> dict[str, Tensor]:
+        """The same for `other`, read where the base is; behind that position sites hold anything.
+
+        The first such pass is the base's too (`held`), and computes once what both inputs begin with.
+        """
+        wanted, count = list(dict.fromkeys(places)), len(self.base)
+        alike = self.plain and other.tokens.shape == self.base.tokens.shape
+        if (
+            self.read is None
+            or not alike
+            or self._held
+            or self._packed
+            or any(name.endswith("_input") for name in wanted)
+        ):
+            return self.hold(other, wanted, self.read)
+        rows, tape = Rows(self.base, other, self.read), Tape([*self.usual, *wanted], known=self.models[0].sites)
+        first, second = self.inputs(self.base), self.inputs(other)
+        both = type(first)(*(None if x is None else torch.cat([x, y], 1) for x, y in zip(first, second, strict=True)))
+        with one_thread(), torch.no_grad():
+            apply(self.spec, self.params, both, tape, at=self.read.repeat(2), rows=rows)
+        self._packed = {name: partial(rows.spread, value, slice(count)) for name, value in tape.recorded().items()}
+        return {name: rows.spread(tape.sites[name], slice(count, None)) for name in wanted}
+
+    @property
+    def usual(self) -> list[str]:
+        """The sites that one pass over the base records for all that may follow."""
+        return [name for name in self.models[0].sites if self.plain and not name.endswith(DEAR)]
+
     def held(self, *names: str) -> list[Tensor]:
         """What sites of these names hold for the base (`hold`): one pass for the usual ones, kept for the next time."""
+        for name in self._packed.keys() & set(names):
+            self._held[name] = self._packed.pop(name)()
         if any(name not in self._held for name in names):
-            usual = [name for name in self.models[0].sites if self.plain and not name.endswith(DEAR)]
-            wanted = [name for name in (*names, *usual) if name not in self._held]
-            self._held |= self.hold(self.base, wanted, self.read)
+            known = self._held.keys() | self._packed.keys()
+            self._held |= self.hold(self.base, [name for name in (*names, *self.usual) if name not in known], self.read)
         return [self._held[name] for name in names]
 
     def once(self, name: str, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -99,7 +131,10 @@ class Sweep:
 
     def unedited(self, metric: Metric) -> Tensor:
         """The metric on the base as it is, `[member batch]`."""
-        (logits,) = self.held("logits")
+        return self.answered(self.held("logits")[0], metric)
+
+    def answered(self, logits: Tensor, metric: Metric) -> Tensor:
+        """The metric on logits as `beside` and `held` give them, `[member batch]`."""
         return metric(logits.squeeze(2) if self.plain and self.read is not None else self.reading(logits))
 
     def reading(self, value: Tensor) -> Tensor:

@@ -147,18 +147,17 @@ class Patching:
     ) -> Found:
         """What is found of some of the pairs: `rows` of `every`; `middle` is the mean over them all."""
         base, other = (pairs.corrupt, pairs.clean) if self.change == "denoise" else (pairs.clean, pairs.corrupt)
-        sweep, reverse = Sweep(models, base, pairs.position), Sweep(models, other, pairs.position)
-        names = [cell.name for cell in cells]
-        source = middle
-        if self.change in ("denoise", "noise"):
-            source = dict(zip(names, reverse.held(*names), strict=True))
-        elif self.change == "resample":
+        sweep, names = Sweep(models, base, pairs.position), [cell.name for cell in cells]
+        swapped = self.change in ("denoise", "noise")
+        beside = sweep.beside(other, ["logits", *(names if swapped else [])])
+        source = beside if swapped else middle
+        if self.change == "resample":
             source = sweep.hold(every[partners(self.n)[rows]], names)
-        elif self.change in ("zero", "gaussian"):
+        if self.change in ("zero", "gaussian"):
             held = sweep.hold(base, names)
             source = zero(held) if self.change == "zero" else gaussian(held, first=rows.start)
         metric = kl_from(sweep.unedited(lambda logits: logits)) if self.metric == "kl" else METRICS[self.metric](pairs)
-        before, there = sweep.unedited(metric), reverse.unedited(metric)
+        before, there = sweep.unedited(metric), sweep.answered(beside["logits"], metric)
         effect = sweep(cells, source, metric) - before.unsqueeze(1)
         clean, corrupt = (there, before) if self.change == "denoise" else (before, there)
         has = [np.broadcast_to(0 if cell.pos is None else cell.pos, len(base)) >= 0 for cell in cells]
