@@ -30,8 +30,10 @@ told = {"train": 0, "measure": 0}
 def report(kind, done):
     told[kind] += done
 try:
-    cluster = Cluster(sys.argv[1])
-    execute(JOBS, located(sys.argv[2]), memory=int(sys.argv[3]), report=report, cluster=cluster)
+    cluster = Cluster(sys.argv[1], gpus=0.5)
+    where = dict(memory=int(sys.argv[3]), device=sys.argv[4])
+    print(cluster.places("cuda"), "places on GPUs", file=sys.stderr)
+    execute(JOBS, located(sys.argv[2]), report=report, cluster=cluster, **where)
     print(told, file=sys.stderr)
 except ValueError as error:
     sys.exit(f"refused: {error}")
@@ -66,8 +68,8 @@ def rays(store: dict[str, str]) -> Iterator[Rays]:
         del ENVIRONMENT[name]
 
 
-def driver(address: str, out: Path, memory: int = 1 << 30) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", DRIVER, address, str(out / "runs"), str(memory)]
+def driver(address: str, out: Path, memory: int = 1 << 30, device: str = "cpu") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, address, str(out / "runs"), str(memory), device]
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
 
 
@@ -156,7 +158,7 @@ def wire() -> Iterator[str]:
     try:
         if not shutil.which("ip") or any(subprocess.run(["ip", *step.split()]).returncode for step in steps):
             pytest.skip("network namespaces take more rights, and iproute2")
-        yield "probelab0"
+        yield "-n probelab link set probelab1"  # the far end: ours would take our own address with it
     finally:
         if shutil.which("ip"):
             subprocess.run(["ip", "netns", "delete", "probelab"])
@@ -169,7 +171,7 @@ def test_a_machine_of_its_own_is_cut_off(wire: str, tmp_path: Path, undisturbed:
         number = cluster.add(1, ip="10.77.0.2", within=("ip", "netns", "exec", "probelab"))
         process = driver(cluster.address, tmp_path)
         before = at_work(cluster, tmp_path, process, number)
-        subprocess.run(["ip", "link", "set", wire, "down"], check=True)
+        subprocess.run(["ip", *wire.split(), "down"], check=True)
         code, said = ended(process)
         assert code == 0 and said.endswith(WHOLE), said
         assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
@@ -181,6 +183,18 @@ def test_what_no_node_can_hold(rays: Rays, tmp_path: Path) -> None:
     code, said = ended(driver(rays.address, tmp_path, 64 << 30))
     assert code == 1 and "no node can hold markov-" in said and "A smaller --memory" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_shares_of_gpus(rays: Rays, tmp_path: Path) -> None:
+    """Ray is told of one that is not there: two stacks are sent to it, and say what they miss."""
+    code, said = ended(driver(rays.address, tmp_path, device="cuda"))
+    assert code == 1 and "and 0.5 of a GPU, and the largest has" in said, said
+    number = rays.add(1, "", (), f"--address={rays.address}", "--num-gpus=1")
+    try:
+        code, said = ended(driver(rays.address, tmp_path, device="cuda"))
+        assert code == 1 and "2 places on GPUs" in said and "as no GPU is found here" in said, said
+    finally:
+        rays.lose(number)
 
 
 @pytest.mark.parametrize(("planted", "told"), [(True, "has another probelab"), (False, "has no probelab")])

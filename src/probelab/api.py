@@ -19,7 +19,7 @@ from probelab.runs import Folder, run_folders
 from probelab.schedule import kept
 from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
 from probelab.storage import home
-from probelab.subject import Run, unseen
+from probelab.subject import MEMORY, Run, unseen
 from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
 from synthetic_tasks.task import choose, choose_from, require
@@ -128,6 +128,12 @@ def reproduce(
     settings: Mapping[str, Sequence[Any]] | None = None,
     panel: str | None = None,
     jobs: int = 1,
+    stack: int | None = None,
+    memory: int = MEMORY,
+    device: str = "cpu",
+    on: str = "local",
+    address: str | None = None,
+    gpus: float = 1.0,
     out: str | Path | None = None,
     images: bool = False,
     progress: bool = True,
@@ -136,8 +142,12 @@ def reproduce(
 
     settings  dial -> its values, `{"task.zipf": [0, 1]}`: every combination is an arm, and phase diagrams are drawn
     jobs      worker processes
+    stack     models trained as one; as many as pays, if None
+    memory    bytes of activations held at a time while measuring
+    on        local, or ray: the nodes of the cluster at `address`, `gpus` of a GPU for each stack
+    out       a folder or a URL
     """
-    from probelab.conduct import barred, conclude, execute, merged, units
+    from probelab.conduct import barred, check_on, conclude, execute, joined, merged, units
     from probelab.grids import gridded, price
     from probelab.plans import record
     from probelab.progress import bar
@@ -148,13 +158,15 @@ def reproduce(
     whole = choose_from("study", study, STUDIES) if isinstance(study, str) else study
     turned = {dial: list(values) for dial, values in (settings or {}).items()}
     asked = plan(whole, preset, None if seeds is None else tuple(seeds), turned, panel)
-    check_jobs(asked)
+    check_on(on, address)
+    check_jobs(asked, "cpu" if on == "ray" else device)
     missing = unfinished(merged(asked), home(out) / "runs")
+    shown = bar(whole.name, sum(map(units, missing))) if progress else nullcontext(lambda done: None)
     if missing:
-        record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
-    shown = bar(whole.name, sum(map(units, missing))) if progress and missing else nullcontext(lambda done: None)
-    with shown as advance:
-        execute(asked, home(out) / "runs", jobs, report=lambda kind, done: advance(done))
+        with joined(on, address, gpus) as cluster, shown as advance:
+            record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
+            root = home(out) / "runs"
+            execute(missing, root, jobs, stack, memory, device, lambda kind, done: advance(done), cluster)
     why = barred(whole, preset, [job.seed for job in asked], bool(turned))
     return conclude(gridded(whole, turned), asked, home(out), why, images)
 
@@ -172,7 +184,7 @@ def grid(
 
         lab.grid(Classification(), {"task.zipf": [0, 1], "task.p_bursty": [0, 0.5, 1]}, ["classify"])
 
-    `more` is what `reproduce` takes: jobs, out, images, progress.
+    `more` is what `reproduce` takes: jobs, on, out, images, progress, ...
     """
     from probelab.grids import of_task
 

@@ -99,9 +99,7 @@ def make(
 
     `begin` is told of all runs, and of those that are missing, before work starts.
     """
-    choose("--on", on, ("local", "ray"))
-    if on == "local" and address is not None:
-        raise ValueError(f"--address {address} is that of a Ray cluster: it takes --on ray")
+    check_on(on, address)
     runs = merged(jobs)
     check_jobs(runs, "cpu" if on == "ray" else device)
     missing = unfinished(runs, root)
@@ -119,6 +117,13 @@ def make(
                 begin(runs, missing)
             execute(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
     return not dry_run
+
+
+def check_on(on: str, address: str | None) -> None:
+    """Refuse a place to work that there is not."""
+    choose("--on", on, ("local", "ray"))
+    if on == "local" and address is not None:
+        raise ValueError(f"--address {address} is that of a Ray cluster: it takes --on ray")
 
 
 @contextmanager
