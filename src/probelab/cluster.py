@@ -180,7 +180,7 @@ def carry_out(text: str, key: int, mailbox: Any, wanted: dict[str, str]) -> Mess
     """The task: an order as JSON in, how it ended out; progress goes to the mailbox."""
     if wrong := nodes.differences(nodes.versions(), wanted):  # a node that joined after all had been asked
         return {"kind": "error", "text": f"node {ray.util.get_node_ip_address()} {', '.join(wrong)}"}
-    told: list[Any] = []
+    told = [mailbox.put.remote(key, {"kind": "begun", "node": ray.get_runtime_context().get_node_id()})]
     gathered = Gathered(lambda kind, done: told.append(mailbox.put.remote(key, {"kind": kind, "done": done})))
     ended = answer(Order.read(text), gathered)
     gathered.flush()
@@ -197,7 +197,8 @@ class OnRay:
         self.queue, self.heard = deque[Order](), deque[tuple[Order, Message]]()
         self.orders: dict[Any, Order] = {}  # by Ray's reference to what the task will return
         self.keys: dict[int, Any] = {}  # the references of tasks that may still speak
-        self.given, self.wanted = 0, nodes.versions()
+        self.where: dict[Any, str] = {}  # the node that each works on
+        self.given, self.wanted, self.looked = 0, nodes.versions(), time.monotonic()
         self.task = ray.remote(carry_out)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
@@ -225,11 +226,23 @@ class OnRay:
             ready, _ = ray.wait(list(self.orders), timeout=seconds)
             with suppress(RayError):
                 for key, message in ray.get(self.mailbox.take.remote(), timeout=KNOCK):
-                    if order := self.orders.get(self.keys[key]):  # else it was given up: it may live on, cut off
+                    order = self.orders.get(self.keys[key])
+                    if message["kind"] == "begun":
+                        self.where[self.keys[key]] = message["node"]
+                    elif order:  # else it was given up: it may live on, cut off
                         self.heard.append((order, message))
             for ref in ready:
                 self.heard.append((self.orders.pop(ref), ending(ref)))
+            for ref in self.cut_off():
+                self.heard.append((self.orders.pop(ref), {"kind": "lost", "text": "its node is gone"}))
         return self.heard.popleft() if self.heard else None
+
+    def cut_off(self) -> list[Any]:
+        """Tasks on nodes that are gone. Ray notices when a connection breaks; of a cut wire, minutes late."""
+        if time.monotonic() - self.looked < KNOCK:
+            return []
+        self.looked, there = time.monotonic(), {node["NodeID"] for node in self.cluster.nodes}
+        return [ref for ref in self.orders if ref in self.where and self.where[ref] not in there]
 
     def withdraw(self) -> list[Order]:
         """All that is open: a task that works is ended, too, and continues where it was with the next command."""
