@@ -17,7 +17,7 @@ reproduce: .venv/.stamp  ## grow transformers on in-context Markov chains; figur
 
 # One thread per process: sums must not depend on the number of cores, and two workers share two cores.
 test: .venv/.stamp  ## the fast tests; ARGS='-m slow' for the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.stamp  ## ruff and pyright
 	$(BIN)/ruff check

@@ -18,7 +18,7 @@ from synthetic_tasks import Markov
 
 SPEC = Spec(Markov(states=2, length=64), Transformer(d_model=16, positions="relative"), batch=64)
 STEPS, CHECKPOINTS, JOBS = 500, 100, 4
-SWEEP, SHORT = 24, 700
+SWEEP, SHORT = 24, 400
 LONG = 2200  # steps of a run long enough that starting a worker (about 2 s) matters little
 
 

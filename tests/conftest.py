@@ -20,6 +20,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [OFFLINE, os.environ.get
 sys.path.insert(0, OFFLINE)
 import no_network  # noqa: E402
 
+LONG = ("test_notebooks", "test_conduct", "test_storage")  # these files go first, so that both cores end together
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(autouse=True)
 def reached() -> Iterator[list[str]]:

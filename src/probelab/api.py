@@ -18,7 +18,7 @@ from probelab.rows import join_dials, load_rows, tidy
 from probelab.runs import Folder, run_folders
 from probelab.schedule import kept
 from probelab.spec import LSTM, RNN, Optimizer, Spec, Transformer
-from probelab.storage import home
+from probelab.storage import home, located, reach
 from probelab.subject import MEMORY, Run, unseen
 from probelab.train import check, grow
 from synthetic_tasks import Batch, Task
@@ -107,6 +107,7 @@ def watching(watch: Any, run: Run, steps: Sequence[int]) -> Callable[[int, list[
 
 def open(path: str | Path, task: type[Task] | None = None) -> Run:
     """The run in a folder; `task` is the class, where the task does not ship with the library."""
+    reach(located(path))
     return Run(path, task)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from probelab.storage import home, located
+from probelab.storage import home, located, remote
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
@@ -157,7 +157,7 @@ def tasks(task: Annotated[str | None, typer.Argument(help="One task; all, if lef
 def generate(
     task: Annotated[str, typer.Argument(help="A task, see `probelab tasks`.")],
     n: Annotated[int, typer.Option("--n", help="Sequences in each split.")],
-    out: Annotated[Path, typer.Option(help="The folder of the dataset.")],
+    out: Annotated[Path, typer.Option(help="The folder of the dataset.", parser=located, metavar="DIR")],
     preset: Annotated[str | None, typer.Option(help="Dials as a paper sets them.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Turn a dial: zipf=1.0")] = None,
     world: Annotated[int, typer.Option(help="The seed of what is fixed in the task.")] = 0,
@@ -168,6 +168,8 @@ def generate(
     """Write a dataset with its card. The same command continues, and gives the same bytes."""
     from probelab.errands import generated
 
+    if remote(out):
+        raise ValueError(f"--out {out}: a dataset is written to a folder of this machine")
     generated(task, n, out, preset, settings or [], world, split, seed, format)
     print(f"{out}/README.md says what was asked and what was measured")
 

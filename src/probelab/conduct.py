@@ -19,7 +19,7 @@ from probelab.progress import bar
 from probelab.record import absent, arrays, read_arrays, recorded
 from probelab.rows import join_dials, load_rows, save_rows, tidy
 from probelab.runs import Folder
-from probelab.storage import RunError, check, write
+from probelab.storage import RunError, check, reach, write
 from probelab.study import Job, Study
 from probelab.subject import MEMORY, Run
 from probelab.work import Order, Report, check_jobs, unfinished
@@ -158,6 +158,7 @@ def ships(part: Any) -> bool:
 
 def gather(jobs: Sequence[Job], root: Path) -> pd.DataFrame:
     """Every row of the jobs' measures at their kept steps, with the arm and the dials as columns."""
+    reach(root)
     there = [job for job in jobs if (root / job.spec.name / "spec.json").exists()]
     if len(there) < len(jobs):
         raise RunError(

@@ -14,7 +14,7 @@ from probelab.figures import FIGURES, save
 from probelab.figures._tables import PARTS
 from probelab.rows import ends, load_rows, pick, tidy
 from probelab.runs import Folder, load_arrays
-from probelab.storage import RunError, home, located
+from probelab.storage import RunError, home, located, reach
 from synthetic_tasks.task import choose
 
 
@@ -40,7 +40,8 @@ def draw_from_rows(
 
 def opened(what: str, out: str | Path | None) -> Folder:
     """A run by its path, or by its name among the results."""
-    inside = home(out) / "runs" / what
+    reach(located(what))
+    inside = located(what) if "://" in what else home(out) / "runs" / what
     if not located(what).exists() and not inside.exists():
         known = sorted(path.parent.name for path in (home(out) / "figures").glob("*/rows.parquet"))
         if not known:

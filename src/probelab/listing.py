@@ -20,7 +20,7 @@ from pyarrow.parquet import read_table
 from probelab.rows import tidy, with_dials
 from probelab.runs import FORMAT
 from probelab.spec import columns, digest
-from probelab.storage import RunError, below, contents, home, remote
+from probelab.storage import RunError, below, contents, home, parsed, reach, remote
 from synthetic_tasks import TASKS
 
 
@@ -30,7 +30,7 @@ def listed(out: Path) -> Iterator[str]:
     if not shelf.paths:
         yield f"no runs in {out}"
     notes = {
-        name: dict(zip(paths, map(told, contents([path / name for path in paths])), strict=True))
+        name: dict(zip(paths, map(parsed, contents([path / name for path in paths])), strict=True))
         for name in ("done", "stopped")
         if (paths := [path for path in shelf.paths if shelf.has(path, name)])
     }
@@ -116,6 +116,7 @@ class Shelf(Protocol):
 
 def shelf_of(out: Path) -> Shelf:
     """What lies here is looked at when it is asked for; what lies at a URL is listed at once."""
+    reach(out)
     return Distant(out) if remote(out) else Near(out)
 
 
@@ -141,20 +142,20 @@ class Distant:
 
     def __init__(self, out: Path) -> None:
         inside = out / "runs" if (out / "runs").is_dir() else out
-        self.found: dict[Path, dict[str, int]] = defaultdict(dict)  # bytes of each file, by its name in the run folder
+        self.found: dict[str, dict[str, int]] = defaultdict(dict)  # by run: bytes of each file by its name there
         for name, held in below(inside).items():
             run, _, rest = name.partition("/")
-            self.found[inside / run][rest] = held
-        self.paths = sorted(path for path, files in self.found.items() if "spec.json" in files)
+            self.found[run][rest] = held
+        self.paths = [inside / run for run, files in sorted(self.found.items()) if "spec.json" in files]
 
     def has(self, path: Path, name: str) -> bool:
-        return name in self.found[path]
+        return name in self.found[path.name]
 
     def names(self, path: Path, room: str) -> list[str]:
-        return [name.removeprefix(f"{room}/") for name in self.found[path] if name.startswith(f"{room}/")]
+        return [name.removeprefix(f"{room}/") for name in self.found[path.name] if name.startswith(f"{room}/")]
 
     def weight(self, path: Path) -> int:
-        return sum(self.found[path].values())
+        return sum(self.found[path.name].values())
 
 
 def names(folder: Path) -> list[str]:
@@ -166,14 +167,6 @@ def names(folder: Path) -> list[str]:
             return [entry.name for entry in entries]
     except OSError:
         return []
-
-
-def told(text: bytes) -> dict[str, Any]:
-    """What a small JSON file says; nothing, if it cannot be read."""
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError):
-        return {}
 
 
 def described(path: Path, text: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any, cast
 from uuid import uuid4
 
-from probelab.storage import RunError, noted, remote, sweep, told, write_json
+from probelab.storage import RunError, make_room, noted, read, remote, sweep, told, write_json
 
 LEASE, RENEWED = 60.0, 15.0  # seconds that a lease holds, and after which it is renewed
 LOOK = 0.2  # seconds after which a new lease is looked at again
@@ -73,16 +73,15 @@ def leased(folder: Path, path: Path) -> Iterator[None]:
 
 def taken(path: Path, mine: str) -> bool:
     """Create the lease, if there is none that holds."""
-    there = noted(path)
-    if there.get("until", 0) > time.time():
+    there = path.exists()
+    if there and (noted(path).get("until") or path.stat().st_mtime + LEASE) > time.time():
         return False
     if there:
         path.unlink(missing_ok=True)
+    make_room(path)
     text = json.dumps({"who": mine, "until": time.time() + LEASE})
-    try:
+    with suppress(FileExistsError):  # another's; or ours, where the answer was lost and the store asked again
         cast(Any, path).fs.pipe_file(cast(Any, path).path, text.encode(), mode="create")
-    except FileExistsError:
-        return False
     if there:
         time.sleep(LOOK)  # of two that take over, the second may delete what the first has made
     return noted(path).get("who") == mine
@@ -91,6 +90,6 @@ def taken(path: Path, mine: str) -> bool:
 def keep(path: Path, mine: str, over: Event) -> None:
     """Renew the lease until it is given back, or another's."""
     while not over.wait(RENEWED):
-        with suppress(RunError):  # the next time, perhaps
-            if noted(path).get("who", mine) == mine:
+        with suppress(Exception):  # the next time, perhaps
+            if json.loads(read(path))["who"] == mine:
                 write_json(path, {"who": mine, "until": time.time() + LEASE})

@@ -72,7 +72,7 @@ def has_rows(path: Path, steps: Sequence[int]) -> bool:
     try:
         with at_hand(path) as file:
             there = set(pq.ParquetFile(file).read(columns=["step"])["step"].to_pylist())
-    except (OSError, pa.ArrowException, KeyError):
+    except (OSError, ValueError, pa.ArrowException, KeyError):
         return False
     return not there or there.issuperset(steps)
 

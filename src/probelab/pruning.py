@@ -18,7 +18,7 @@ from typing import Any
 
 from probelab.plans import plans, trained, whole
 from probelab.runs import Folder, steps_in
-from probelab.storage import RunError, noted, write_json
+from probelab.storage import RunError, write_json
 
 Files = dict[str, list[Path]]  # what for -> which
 ANCHORS, UNASKED = "anchors of finished runs, but the last", "weights at steps that no plan keeps"
@@ -85,7 +85,7 @@ def delete(path: Path, files: Files) -> int:
         with folder.lock(), folder.lock("rows"):
             gone = [int(file.stem) for file in files[WEIGHTS]]
             if gone:
-                before = noted(path / "pruned").get("steps", [])
+                before = folder.note("pruned").get("steps", [])
                 write_json(path / "pruned", {"steps": sorted({*before, *gone})})
             freed = 0
             for file in (file for some in files.values() for file in some):

@@ -61,12 +61,12 @@ def save_rows(path: Path, table: pd.DataFrame) -> None:
 
 def load_rows(path: Path) -> pd.DataFrame:
     """Read rows written by `save_rows`."""
-    try:
-        with at_hand(path) as file:
-            return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        why = "it is truncated, or no Parquet file. Delete it and it is made again"
-        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): {why}") from error
+    with at_hand(path) as near:
+        try:
+            return pd.read_parquet(near)
+        except (OSError, ValueError) as error:
+            why = "it is truncated, or no Parquet file. Delete it and it is made again"
+            raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): {why}") from error
 
 
 def coordinates(folder: Folder) -> dict[str, Any]:

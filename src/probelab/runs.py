@@ -40,13 +40,14 @@ def save_arrays(path: Path, arrays: Arrays, about: dict[str, Any]) -> None:
 
 def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read arrays and what is said about them; refuse a truncated, altered or foreign file."""
-    try:
-        with at_hand(path) as near, safe_open(near, framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get("probelab", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        why = "it is truncated, or no safetensors file. Delete it and it is made again"
-        raise RunError(f"{path} cannot be read ({error}): {why}") from error
+    with at_hand(path) as near:
+        try:
+            with safe_open(near, framework="numpy") as file:
+                about = json.loads((file.metadata() or {}).get("probelab", "{}"))
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, ValueError) as error:
+            why = "it is truncated, or no safetensors file. Delete it and it is made again"
+            raise RunError(f"{path} cannot be read ({error}): {why}") from error
     if about.get("hash") != content_hash(arrays):
         why = "its content does not match its hash. Delete it and it is made again"
         raise RunError(f"{path} was altered after it was written: {why}")

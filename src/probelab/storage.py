@@ -46,7 +46,7 @@ def located(place: str | Path) -> Path:
 
     try:
         path = UPath(place, use_listings_cache=False)  # others write, too
-        path.fs  # noqa: B018 (it is here that the protocol is found, or not)
+        _ = path.fs  # it is here that the protocol is found, or not
     except (ImportError, ValueError) as error:
         raise ValueError(f"{place} cannot be reached: {error}") from error
     return cast(Path, path)
@@ -68,12 +68,12 @@ def told(doing: str) -> Iterator[None]:
     """Say every failure of the storage alike: those of a distant one are of many kinds."""
     try:
         yield
-    except ValueError:
-        raise
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise  # no failure of a store
     except Exception as error:  # each store has its own, for want of a connection or of credentials
         cause = error
         if not isinstance(error, OSError) or error.errno is None:
-            closed = "credential" in str(error).lower()
+            closed = isinstance(error, PermissionError) or "credential" in str(error).lower()
             cause = OSError(errno.EACCES if closed else errno.EIO, str(error))
         raise RunError(f"could not {doing}: {getattr(cause, 'strerror', None) or error}") from cause
 
@@ -101,9 +101,15 @@ def send(path: Any, data: bytes) -> None:
         path.fs.pipe_file(path.path, data)
         return
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_room(path)
     temporary.write_bytes(data)
     path.fs.mv(temporary.path, path.path)
+
+
+def make_room(path: Any) -> None:
+    """The folder of a file at a URL, where there are folders."""
+    if path.protocol not in STORES:
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def read(path: Path) -> bytes:
@@ -118,9 +124,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def noted(path: Path) -> dict[str, Any]:
     """What a small JSON file says; nothing, if there is none."""
+    return parsed(content(path))
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """The same of what was read from one."""
     try:
-        return dict(json.loads(read(path)))
-    except (OSError, ValueError, TypeError):
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
         return {}
 
 
@@ -131,7 +142,8 @@ def at_hand(path: Path) -> Iterator[Path]:
         yield path
         return
     with NamedTemporaryFile() as copy:
-        copy.write(read(path))
+        with told(f"read {path}"):
+            copy.write(read(path))
         copy.flush()
         yield Path(copy.name)
 
@@ -142,12 +154,11 @@ def contents(paths: Sequence[Path]) -> list[bytes]:
         return [content(path) for path in paths]
     names = [cast(Any, path).path for path in paths]
     found = cast(Any, paths[0]).fs.cat(names, on_error="omit")
-    if isinstance(found, bytes):  # of a single file
-        return [found]
     return [found.get(name, b"") for name in names]
 
 
 def content(path: Path) -> bytes:
+    """What is in a file, nothing if that cannot be read."""
     try:
         return read(path)
     except OSError:
@@ -160,6 +171,13 @@ def below(folder: Path) -> dict[str, int]:
     root = distant.path.strip("/") + "/"
     found = distant.fs.find(distant.path, detail=True)
     return {name.strip("/").removeprefix(root): about["size"] for name, about in found.items()}
+
+
+def reach(place: Path) -> None:
+    """Refuse a URL that does not answer, or not to us."""
+    if remote(place):
+        with told(f"reach {place}"):
+            place.exists()
 
 
 def check(out: Path) -> None:

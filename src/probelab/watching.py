@@ -30,7 +30,7 @@ from probelab.plans import Plan, plans, taken, trained
 from probelab.rows import load_rows, pick
 from probelab.runs import load_arrays, steps_in
 from probelab.sinks import Sink, TensorBoard, WandB
-from probelab.storage import RunError, noted
+from probelab.storage import RunError, noted, reach, remote
 
 QUIET = 60.0  # seconds without a sign of life after which a run is said to rest
 BINS, POINTS = 16, 500  # a decade, to date a loss; of a run's loss, sent to a sink
@@ -71,7 +71,7 @@ def watched(
     if tensorboard is not None:
         sinks.append(TensorBoard(tensorboard))
     if wandb is not None:
-        sinks.append(WandB(wandb, out, online))
+        sinks.append(WandB(wandb, Path() if remote(out) else out, online))
     try:
         with (
             Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as live
@@ -104,6 +104,7 @@ class Watch:
     """What is known of a sweep: the plan last begun, and any other whose runs give signs of life."""
 
     def __init__(self, out: Path):
+        reach(out)
         self.out = out
         self.seen: dict[str, Seen] = {}
         self.sent: dict[tuple[int, str], set[int | str]] = {}
@@ -249,7 +250,7 @@ def age(path: Path) -> float:
 
 def latest(path: Path) -> list[Path]:
     """The parts of a run folder that change while it is worked on."""
-    parts = ("live.json", "train.parquet", "checkpoints", "rows", "arrays", "done")
+    parts = ("live.json", "train.parquet", "checkpoints", "rows", "arrays", "done", ".writer", "rows/.writer")
     return [path / part for part in parts if (path / part).exists()]
 
 

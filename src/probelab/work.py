@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ class Order:
     def text(self) -> str:
         """One line of JSON."""
         jobs = [job_to_json(job) for job in self.jobs]
-        return json.dumps({"jobs": jobs, "root": str(self.root), "memory": self.memory, "device": self.device})
+        root = self.root if remote(self.root) else self.root.absolute()  # a worker may stand in another folder
+        return json.dumps({"jobs": jobs, "root": str(root), "memory": self.memory, "device": self.device})
 
     @classmethod
     def read(cls, text: str) -> Order:
@@ -84,7 +86,8 @@ class Order:
 def obey(order: Order, report: Report) -> Message:
     """Carry out an order and say how it ended: finished, busy (others write), or failed in a way that may pass."""
     try:
-        work(order.jobs, order.root, order.memory, order.device, report)
+        with told(f"work in {order.root}") if remote(order.root) else nullcontext():
+            work(order.jobs, order.root, order.memory, order.device, report)
     except Busy as error:
         return {"kind": "busy", "text": str(error)}
     except (RunError, OSError) as error:
