@@ -213,7 +213,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     said = command(capsys, "runs", bucket)
     assert [line.split()[0] for line in said.out.splitlines()] == [path.name for path in runs]
     assert command(capsys, "watch", bucket, "--once").code == 0
-    said = command(capsys, "draw", runs[0], "dynamics", "--metric", "kl", "--out", bucket)
+    said = command(capsys, "draw", runs[0], "pattern", "--out", bucket)
     assert said.code == 0 and any(path.suffix == ".csv" for path in (bucket / "figures" / runs[0].name).iterdir()), said
     before = results(bucket)
     said = command(capsys, "runs", bucket, "--prune", "--weights", "--yes")

@@ -121,10 +121,20 @@ def differing(thing: Any) -> list[str]:
 
 
 def canonical(value: Any) -> str:
-    """The one text of a JSON value: sorted keys, no spaces."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The one text of a value as JSON: sorted keys, no spaces."""
+    return written(plain(value))
+
+
+def written(value: Any) -> str:
+    """The same of what is JSON already."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any, size: int = 5) -> str:
     """Hash of the canonical text, in hexadecimal."""
-    return blake2b(canonical(value).encode(), digest_size=size).hexdigest()
+    return hashed(canonical(value), size)
+
+
+def hashed(words: str, size: int = 5) -> str:
+    """Hash of a text, in hexadecimal."""
+    return blake2b(words.encode(), digest_size=size).hexdigest()

@@ -17,9 +17,10 @@ import pandas as pd
 from pyarrow import ArrowException, BufferReader, concat_tables
 from pyarrow.parquet import read_table
 
+from probelab.kinds import hashed, written
 from probelab.rows import tidy, with_dials
 from probelab.runs import FORMAT
-from probelab.spec import columns, digest
+from probelab.spec import columns
 from probelab.storage import RunError, below, contents, home, parsed, reach, remote
 from synthetic_tasks import TASKS
 
@@ -180,7 +181,7 @@ def described(path: Path, text: bytes) -> dict[str, Any]:
         raise RunError(f"{path} is not a run folder: it has no readable spec.json") from error
     if version != FORMAT:
         raise RunError(f"{path} was written in format {version}, this version reads format {FORMAT}")
-    if told.get("digest") != digest(spec):
+    if told.get("digest") != hashed(written(spec)):
         raise RunError(f"{path}/spec.json was altered, or written by another version")
     if made != task["version"]:
         raise RunError(f"{path} was made by version {task['version']} of {task['name']}, this is version {made}")

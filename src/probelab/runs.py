@@ -12,8 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from probelab.kinds import canonical
 from probelab.locks import locked
-from probelab.spec import Spec, canonical, from_json, to_json
+from probelab.spec import Spec, from_json, to_json
 from probelab.storage import RunError, at_hand, located, read, write, write_json
 from synthetic_tasks import Task
 

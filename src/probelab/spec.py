@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from probelab.clamps import Clamp, clamp_of
-from probelab.kinds import build, canonical, dials, differing, digest, plain, settle
+from probelab.kinds import build, dials, differing, digest, plain, settle, written
 from synthetic_tasks import TASKS, Task
 from synthetic_tasks.task import choose, choose_from, require
 
@@ -324,6 +324,6 @@ def columns(described: dict[str, Any]) -> dict[str, Any]:
     """Every dial of what `to_json` gave, by its dotted name."""
     rooms = {room: part for room, part in described.items() if isinstance(part, dict)}
     found = {f"{room}.{dial}": value for room, part in rooms.items() for dial, value in part.items()}
-    return {name: canonical(value) if isinstance(value, list) else value for name, value in found.items()} | {
+    return {name: written(value) if isinstance(value, list) else value for name, value in found.items()} | {
         "batch": described["batch"]
     }
