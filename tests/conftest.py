@@ -14,7 +14,7 @@ OFFLINE = str(Path(__file__).parent / "offline")
 # Before anything imports torch, which reads these once.
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
 os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
-os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "WANDB_MODE": "disabled"})
+os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false"})
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")]))
 
 sys.path.insert(0, OFFLINE)

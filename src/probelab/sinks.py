@@ -9,6 +9,7 @@ folder `wandb`, to be sent by `wandb sync`) unless it is told to go online.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -92,6 +93,8 @@ class WandB(Watching):
         self.runs: dict[str, Any] = {}
 
     def write(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        if self.mode == "offline":  # it would tell its makers how it is used, offline or not
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb  # pyright: ignore[reportMissingImports]
 
         if run not in self.runs:

@@ -127,6 +127,8 @@ class Watch:
                 seen = self.seen.setdefault(name, Seen(name))
                 if name in there and (seen.state not in ENDED or seen.steps < asked["steps"]):
                     self.see(seen, self.out / "runs" / name, asked, plan.maps)
+                elif name not in there:
+                    seen.steps = asked["steps"]
 
     def see(self, seen: Seen, path: Path, asked: dict[str, Any], maps: Mapping[str, Mapping[str, Any]]) -> None:
         """Read what a run folder says of itself."""
