@@ -120,3 +120,18 @@ def test_which_errors_of_a_storage_may_pass() -> None:
             raise RunError("could not write") from error
     except RunError as error:
         assert passing(error)
+
+
+def test_an_order_says_where_its_folder_is_whoever_reads_it() -> None:
+    """A worker may stand elsewhere: `ray start` was given in another folder."""
+    order = orders(1)[0]
+    assert Order.read(order.text).root == Path.cwd() / "runs" and Order.read(order.text).jobs == order.jobs
+
+
+def test_what_came_too_late_is_told_at_the_end() -> None:
+    """The totals of an order are with its ending; what was told before is not told twice."""
+    told: Counter[str] = Counter()
+    order = orders(1)[0]
+    said: list[Message] = [{"kind": "train", "done": 4}, FINISHED | {"told": {"train": 10, "measure": 2}}]
+    dispatch([order], Played({order: said}), lambda kind, done: told.update({kind: done}))
+    assert told == {"train": 10, "measure": 2}
