@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +82,16 @@ def at_work(rays: Rays, out: Path, process: subprocess.Popen[str], number: int) 
     return found
 
 
+def survived(rays: Rays, out: Path, number: int, harm: Callable[[], object], wanted: dict[str, str]) -> None:
+    """Do harm to a cluster while a node works: the sweep ends with the same bits, and repeats no finished run."""
+    process = driver(rays.address, out)
+    before = at_work(rays, out, process, number)
+    harm()
+    code, said = ended(process)
+    assert code == 0 and said.endswith(WHOLE), said
+    assert results(out) == wanted and repeated(before, out) == []
+
+
 def test_the_bits_of_local_processes(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
     process, names = driver(rays.address, tmp_path), set[str]()
     while process.poll() is None:
@@ -94,12 +104,7 @@ def test_the_bits_of_local_processes(rays: Rays, tmp_path: Path, undisturbed: di
 
 
 def test_a_worker_is_killed(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
-    process = driver(rays.address, tmp_path)
-    before = at_work(rays, tmp_path, process, 1)
-    kill(rays.workers(1)[0])
-    code, said = ended(process)
-    assert code == 0 and said.endswith(WHOLE), said
-    assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+    survived(rays, tmp_path, 1, lambda: kill(rays.workers(1)[0]), undisturbed)
 
 
 def test_the_driver_is_killed(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
@@ -120,22 +125,11 @@ def test_two_drivers(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) ->
 
 def test_a_node_is_lost(rays: Rays, tmp_path: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
     number = rays.add(1)
-    process = driver(rays.address, tmp_path)
-    before = at_work(rays, tmp_path, process, number)
-    rays.lose(number)
-    code, said = ended(process)
-    assert code == 0 and said.endswith(WHOLE), said
-    assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+    survived(rays, tmp_path, number, lambda: rays.lose(number), undisturbed)
 
 
 def test_a_worker_is_killed_that_writes_to_a_url(rays: Rays, undisturbed: dict[str, str]) -> None:  # noqa: F811
-    out = located("s3://lab/sweep")
-    process = driver(rays.address, out)
-    before = at_work(rays, out, process, 1)
-    kill(rays.workers(1)[0])
-    code, said = ended(process)
-    assert code == 0 and said.endswith(WHOLE), said
-    assert results(out) == undisturbed and repeated(before, out) == []
+    survived(rays, located("s3://lab/sweep"), 1, lambda: kill(rays.workers(1)[0]), undisturbed)
 
 
 def test_a_url_that_is_not_there(rays: Rays) -> None:
@@ -169,12 +163,8 @@ def test_a_machine_of_its_own_is_cut_off(wire: str, tmp_path: Path, undisturbed:
     cluster = Rays(1, ip="10.77.0.1")
     try:
         number = cluster.add(1, ip="10.77.0.2", within=("ip", "netns", "exec", "probelab"))
-        process = driver(cluster.address, tmp_path)
-        before = at_work(cluster, tmp_path, process, number)
-        subprocess.run(["ip", *wire.split(), "down"], check=True)
-        code, said = ended(process)
-        assert code == 0 and said.endswith(WHOLE), said
-        assert results(tmp_path) == undisturbed and repeated(before, tmp_path) == []
+        cut = ["ip", *wire.split(), "down"]
+        survived(cluster, tmp_path, number, lambda: subprocess.run(cut, check=True), undisturbed)
     finally:
         cluster.end()
 
