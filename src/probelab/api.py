@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,27 +146,31 @@ def reproduce(
     memory    bytes of activations held at a time while measuring
     on        local, or ray: the nodes of the cluster at `address`, `gpus` of a GPU for each stack
     out       a folder or a URL
+    progress  say what there is to do, and show a bar
     """
-    from probelab.conduct import barred, check_on, conclude, execute, joined, merged, units
+    from probelab.conduct import barred, conclude, make
     from probelab.grids import gridded, price
     from probelab.plans import record
-    from probelab.progress import bar
     from probelab.studies import STUDIES
     from probelab.study import plan
-    from probelab.work import check_jobs, unfinished
 
     whole = choose_from("study", study, STUDIES) if isinstance(study, str) else study
     turned = {dial: list(values) for dial, values in (settings or {}).items()}
     asked = plan(whole, preset, None if seeds is None else tuple(seeds), turned, panel)
-    check_on(on, address)
-    check_jobs(asked, "cpu" if on == "ray" else device)
-    missing = unfinished(merged(asked), home(out) / "runs")
-    shown = bar(whole.name, sum(map(units, missing))) if progress else nullcontext(lambda done: None)
-    if missing:
-        with joined(on, address, gpus) as cluster, shown as advance:
-            record(home(out), whole, merged(asked), missing, price(whole, preset, missing))
-            root = home(out) / "runs"
-            execute(missing, root, jobs, stack, memory, device, lambda kind, done: advance(done), cluster)
+    make(
+        asked,
+        home(out) / "runs",
+        jobs,
+        stack,
+        memory=memory,
+        device=device,
+        on=on,
+        address=address,
+        gpus=gpus,
+        title=whole.name,
+        begin=lambda runs, missing: record(home(out), whole, runs, missing, price(whole, preset, missing)),
+        quiet=not progress,
+    )
     why = barred(whole, preset, [job.seed for job in asked], bool(turned))
     return conclude(gridded(whole, turned), asked, home(out), why, images)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,11 +55,22 @@ def execute(
     In this process, on `workers` single-threaded processes of this machine, or on a Ray `cluster`: the results are the
     same. `stack` members are trained as one (None: as many as pays). What was interrupted continues where it was.
     """
-    report = report or (lambda kind, done: None)
     check_jobs(jobs, "cpu" if cluster else device)
-    missing = unfinished(merged(jobs), root)
-    if not missing:
-        return
+    if missing := unfinished(merged(jobs), root):
+        finish(missing, root, workers, stack, memory, device, report or (lambda kind, done: None), cluster)
+
+
+def finish(
+    missing: Sequence[Job],
+    root: Path,
+    workers: int,
+    stack: int | None,
+    memory: int,
+    device: str,
+    report: Report,
+    cluster: Cluster | None,
+) -> None:
+    """Run jobs, each of a run of its own, of which not all is on disk."""
     check(root)
     own = [type(part).__name__ for job in missing for part in (job.spec.task, *job.measures) if not ships(part)]
     if own:  # they live in this process only
@@ -94,8 +105,9 @@ def make(
     gpus: float = 1.0,
     title: str = "runs",
     begin: Callable[[Sequence[Job], Sequence[Job]], None] | None = None,
+    quiet: bool = False,
 ) -> bool:
-    """Say what there is to do, and do it with a bar unless the run is dry; was it done?
+    """Say what there is to do, and do it with a bar (nothing and none if `quiet`) unless the run is dry; was it done?
 
     `begin` is told of all runs, and of those that are missing, before work starts.
     """
@@ -103,19 +115,21 @@ def make(
     runs = merged(jobs)
     check_jobs(runs, "cpu" if on == "ray" else device)
     missing = unfinished(runs, root)
-    steps, checkpoints = sum(job.steps for job in jobs), sum(len(job.keep) for job in jobs)
-    print(
-        f"{len(jobs)} runs, {steps} steps, {checkpoints} checkpoints, {sum(map(measurements, jobs))} measurements; "
-        f"{len(runs) - len(missing)} of {len(runs)} runs are there already",
-        flush=True,
-    )
+    if not quiet:
+        steps, checkpoints = sum(job.steps for job in jobs), sum(len(job.keep) for job in jobs)
+        print(
+            f"{len(jobs)} runs, {steps} steps, {checkpoints} checkpoints, {sum(map(measurements, jobs))} measurements; "
+            f"{len(runs) - len(missing)} of {len(runs)} runs are there already",
+            flush=True,
+        )
     if dry_run:
         print("\n".join(f"  {'make' if job in missing else 'have'} {job.spec.name}" for job in runs))
     elif missing:
-        with joined(on, address, gpus) as cluster, bar(title, sum(map(units, missing))) as advance:
+        shown = nullcontext(lambda done: None) if quiet else bar(title, sum(map(units, missing)))
+        with joined(on, address, gpus) as cluster, shown as advance:
             if begin:
                 begin(runs, missing)
-            execute(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
+            finish(missing, root, workers, stack, memory, device, lambda kind, done: advance(done), cluster)
     return not dry_run
 
 
