@@ -16,6 +16,7 @@ from probelab.model import INITS, init, shapes
 from probelab.spec import Spec, Transformer
 from probelab.subject import Model
 from probelab.train import dropout
+from probelab.weights import norm
 from synthetic_tasks import Markov
 
 Array = np.ndarray
@@ -205,6 +206,31 @@ def test_an_edit_sees_the_facts_and_the_sites_passed_so_far() -> None:
     plain = model.cache(batch, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]
     assert torch.equal(edited["blocks.1.hook_resid_post"][0], edited[early][0])
     assert torch.equal(edited["blocks.1.hook_resid_post"][1], plain[1])
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_an_edit_sees_what_was_there_before_the_nonlinearity(activation: str) -> None:
+    """Which is written over where nobody asks for it."""
+    model = a_model(replace(SPECS["learned"], activation=activation), TASKS["symbols"])
+    batch, pre, post = TASKS["symbols"].sample(np.random.default_rng(0), 2), "blocks.0.mlp.hook_pre", "blocks.0.mlp"
+    known = model.cache(batch, [pre])[pre]
+    assert known.min() < -0.5, "a nonlinearity would change it"
+    seen = model.cache(batch, [f"{post}.hook_post"], [Edit(f"{post}.hook_post", lambda _, context: context.sites[pre])])
+    assert torch.equal(seen[f"{post}.hook_post"], known)
+
+
+def test_a_stack_is_normalised_as_each_alone() -> None:
+    """In one kernel where no gradient is asked for, and to the bit as with one."""
+    draw = np.random.default_rng(0)
+    x, weight, bias = (
+        torch.from_numpy(draw.normal(1, 3, shape).astype(np.float32)) for shape in ((3, 5, 16), (3, 16), (3, 16))
+    )
+    with_gradient = norm("layer", {"ln.w": weight, "ln.b": bias}, "ln", x)
+    with torch.no_grad():
+        assert torch.equal(norm("layer", {"ln.w": weight, "ln.b": bias}, "ln", x), with_gradient)
+        for k in range(3):
+            alone = norm("layer", {"ln.w": weight[k : k + 1], "ln.b": bias[k : k + 1]}, "ln", x[k : k + 1])
+            assert torch.equal(alone[0], with_gradient[k])
 
 
 def test_an_unknown_site_is_refused_with_the_near_miss() -> None:

@@ -51,7 +51,7 @@ def test_rotary_scores_depend_on_distance_alone() -> None:
     assert all(float(same.max() - same.min()) < 5e-6 for same in by_distance)
     assert max(float(abs(same[0] - by_distance[11][0])) for same in by_distance) > 0.1, "and distance does count"
     torch.testing.assert_close(
-        turns(12, 8, 100.0, DOUBLE, CPU).abs(), torch.ones(12, 1, 4, dtype=DOUBLE), rtol=0, atol=1e-6
+        turns(12, 3, 8, 100.0, DOUBLE, CPU).abs(), torch.ones(12, 3, 4, dtype=DOUBLE), rtol=0, atol=1e-6
     )
 
 

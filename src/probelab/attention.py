@@ -34,9 +34,7 @@ def attend(
     scale = spec.score_scale(layer)
     inner = (f"{here}.hook_attn_scores", f"{here}.hook_pattern")
     if spec.attention == "fused" and spec.positions != "relative" and spec.dropout == 0 and not tape.wants(*inner):
-        flat = [part.flatten(0, 1) for part in (q, k, v)]
-        z = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], is_causal=True, scale=scale)
-        z = z.unflatten(0, q.shape[:2])
+        z = fused(q, k, v, scale)
     else:
         scores = q @ k.transpose(-1, -2)
         if spec.positions == "relative":
@@ -45,6 +43,13 @@ def attend(
         z = drop(inner[1], tape(inner[1], scores.softmax(-1))) @ v
     z = tape(f"{here}.hook_z", z.transpose(2, 3))
     return write(spec, layer, p, z if rows is None else rows.pack(z), tape)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """What heads carry, `[member batch head pos d_head]` like what they are given; no pattern is ever written down."""
+    flat = [part.flatten(0, 1) for part in (q, k, v)]
+    z = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], is_causal=True, scale=scale)
+    return z.unflatten(0, q.shape[:2])
 
 
 def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Tensor:
@@ -57,12 +62,19 @@ def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Te
     return linear(z.flatten(-2), out, bias)
 
 
-def attend_at(spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor, tape: Tape) -> Tensor:
+def asking(x: Tensor, at: Tensor, rows: Rows | None = None) -> Tensor:
+    """Of `[member batch pos ...]`, perhaps packed, what stands at one position of each sequence, `at [batch]`."""
+    return x[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)] if rows is None else rows.last(x)
+
+
+def attend_at(
+    spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor, tape: Tape, rows: Rows | None = None
+) -> Tensor:
     """The same where one position of each sequence asks, `at [batch]`: -> `[member batch 1 d_model]`.
 
     Sites hold that one row, but for keys, values and inputs of heads; they can be recorded, not edited.
     """
-    here, heads, rows = f"blocks.{layer}.attn", spec.heads_of(layer), torch.arange(len(at)).unsqueeze(-1)
+    here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
     for site in (f"blocks.{layer}.hook_{name}_input" for name in "qkv"):
         if tape.wants(site):
             tape(site, repeat(x, "... pos d -> ... pos head d", head=heads))
@@ -72,15 +84,26 @@ def attend_at(spec: Transformer, layer: int, p: Params, x: Tensor, at: Tensor, t
     both = [
         (weight[..., part], None if bias is None else bias[..., part]) for part in (slice(split), slice(split, None))
     ]
-    q = linear(normed[:, rows, at.unsqueeze(-1)], *both[0]).unflatten(-1, (heads, -1))
-    k, v = linear(normed, *both[1]).unflatten(-1, (2, heads, -1)).unbind(-3)
+    q = linear(asking(normed, at, rows), *both[0]).unflatten(-1, (heads, -1))
+    keys_values = linear(normed, *both[1])
+    keys_values = keys_values if rows is None else rows.spread(keys_values)
+    k, v = keys_values.unflatten(-1, (2, heads, -1)).unbind(-3)
     q, k, v = (tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
     if spec.positions == "rotary":
-        q = tape(f"{here}.hook_rot_q", rotate_at(q, spec.base, at.unsqueeze(-1), x.shape[2]))
+        q = tape(f"{here}.hook_rot_q", rotate_at(q, spec.base, at.unsqueeze(-1), k.shape[2]))
         k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
     scores = scores_at(spec, layer, p, q, k.transpose(2, 3), at).transpose(2, 3)
     pattern = tape(f"{here}.hook_pattern", tape(f"{here}.hook_attn_scores", scores).softmax(-1))
-    return write(spec, layer, p, tape(f"{here}.hook_z", (pattern @ v.transpose(2, 3)).transpose(2, 3)), tape)
+    return write(spec, layer, p, tape(f"{here}.hook_z", carried_at(pattern, v)), tape)
+
+
+def carried_at(pattern: Tensor, v: Tensor) -> Tensor:
+    """What heads carry to one query of each sequence, `[member batch 1 head d_head]`.
+
+    pattern `[member batch head 1 key]`, v `[member batch key head d_head]`. A sum over values as they lie: a matrix
+    product would copy them first, head by head.
+    """
+    return (pattern.squeeze(3).transpose(2, 3).unsqueeze(-1) * v).sum(2, keepdim=True)
 
 
 def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at: Tensor) -> Tensor:
@@ -88,7 +111,12 @@ def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at
 
     q `[member batch some head d_head]`, k `[member batch head key d_head]`.
     """
-    scores = (q.transpose(2, 3) @ k.mT).transpose(2, 3)
+    if (
+        q.shape[2] == 1
+    ):  # keys as they lie: a matrix product would copy them, head by head, which costs more than itself
+        scores = (q * k.transpose(2, 3)).sum(-1).transpose(2, 3).unsqueeze(2)
+    else:
+        scores = (q.transpose(2, 3) @ k.mT).transpose(2, 3)
     behind = at.unsqueeze(-1) - torch.arange(k.shape[-2], device=at.device)  # how far back each key lies, `[batch key]`
     if spec.positions == "relative":
         by_offset = torch.einsum("mbshe,mhoe->mbsho", q, p[f"blocks.{layer}.attn.W_rel"])

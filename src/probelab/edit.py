@@ -94,6 +94,10 @@ class Tape:
         """Is any of these sites recorded, edited or read? What nobody asks for need not be computed."""
         return self.listening and any(site in self.record or site in self.edits or site in self.read for site in sites)
 
+    def keeps(self, site: str) -> bool:
+        """Is what this site holds put on the tape? With any edit everything is, as edits may look at it."""
+        return bool(self.edits) or site in self.record
+
     def recorded(self) -> dict[str, Any]:
         """Only the sites that were asked for."""
         return {site: value for site, value in self.sites.items() if site in self.record}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probelab import recurrent
-from probelab.attention import Dropout, attend, attend_at
+from probelab.attention import Dropout, asking, attend, attend_at
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
 from probelab.prefixes import Rows
@@ -132,14 +132,11 @@ def apply(
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     if isinstance(spec, Recurrent):
         return tape("logits", linear(recurrent.recur(spec, p, resid, tape), p["unembed.W_U"]))
-    last = spec.layers - 1
-    if rows is not None and last:
-        resid = rows.pack(resid)
-    for layer in range(last):
-        resid = block(spec, layer, p, resid, tape, drop, rows=rows)
     if rows is not None:
-        resid = rows.spread(resid)
-    return readout(spec, p, block(spec, last, p, resid, tape, drop, at), tape)
+        resid = rows.pack(resid)
+    for layer in range(spec.layers):
+        resid = block(spec, layer, p, resid, tape, drop, at if layer == spec.layers - 1 else None, rows)
+    return readout(spec, p, resid, tape)
 
 
 def block(
@@ -158,8 +155,8 @@ def block(
     if at is None:
         out = attend(spec, layer, p, resid, tape, drop, rows)
     else:
-        out = attend_at(spec, layer, p, resid, at, tape)
-        resid = resid[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)]
+        out = attend_at(spec, layer, p, resid, at, tape, rows)
+        resid = asking(resid, at, rows)
     resid = resid + drop(f"{here}.hook_attn_out", tape(f"{here}.hook_attn_out", out))
     if spec.d_mlp:
         resid = tape(f"{here}.hook_resid_mid", resid)
@@ -168,12 +165,17 @@ def block(
     return tape(f"{here}.hook_resid_post", resid)
 
 
+# in place, or with what it is given kept; the widest tensor of all is read from memory once less in place
+ACTIVATIONS = {"gelu": (torch.ops.aten.gelu_, F.gelu), "relu": (F.relu_, F.relu)}
+
+
 def mlp(spec: Transformer, layer: int, p: Params, x: Tensor, tape: Tape = SILENT) -> Tensor:
     """What a layer's MLP writes to the residual stream: `x [member ... d_model]` -> the same shape."""
     here = f"blocks.{layer}"
     hidden = norm(spec.norm, p, f"{here}.ln2", x)
     hidden = tape(f"{here}.mlp.hook_pre", linear(hidden, p[f"{here}.mlp.W_in"], p.get(f"{here}.mlp.b_in")))
-    hidden = tape(f"{here}.mlp.hook_post", F.gelu(hidden) if spec.activation == "gelu" else F.relu(hidden))
+    kept = torch.is_grad_enabled() or tape.keeps(f"{here}.mlp.hook_pre")
+    hidden = tape(f"{here}.mlp.hook_post", ACTIVATIONS[spec.activation][kept](hidden))
     return linear(hidden, p[f"{here}.mlp.W_out"], p.get(f"{here}.mlp.b_out"))
 
 

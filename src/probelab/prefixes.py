@@ -32,6 +32,10 @@ class Rows:
         """Of `[member 2*batch pos ...]` the rows that matter."""
         return value.flatten(1, 2).index_select(1, self.rows).unsqueeze(1)
 
+    def last(self, value: Tensor) -> Tensor:
+        """Of packed rows those that are read, `[member 2*batch 1 ...]`."""
+        return value.squeeze(1).index_select(1, self.index[:, -1]).unsqueeze(2)
+
     def spread(self, value: Tensor, half: slice = slice(None)) -> Tensor:
         """Packed or not: `[member 2*batch pos ...]`, or one half of it."""
         if value.shape[1] > 1:

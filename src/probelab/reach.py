@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, einsum
 
 from probelab.answers import Metric
-from probelab.attention import scores_at
+from probelab.attention import carried_at, fused, scores_at
 from probelab.model import mlp, readout
 from probelab.places import Place
 from probelab.positions import future, relative_scores, rotate, rotate_at
@@ -167,15 +167,21 @@ class Way:
         """What the heads would carry if all were the source's, `[member batch pos head d_head]`."""
         if self.site == "z":
             return self.source
-        v = (self.source if self.site == "v" else self.held("attn.hook_v")).transpose(2, 3)
-        if self.site == "pattern":
-            return (self.source @ v).transpose(2, 3)
-        if self.site == "attn_scores":
-            return (self.source.softmax(-1) @ v).transpose(2, 3)
+        v = self.source if self.site == "v" else self.held("attn.hook_v")
+        if self.site in ("pattern", "attn_scores"):
+            pattern = self.source if self.site == "pattern" else self.source.softmax(-1)
+            return (pattern @ v.transpose(2, 3)).transpose(2, 3)
         q, k = (self.held(f"attn.hook_{self.rotary}{part}") for part in "qk")
         if self.site != "v":
             turned = rotate(self.source, self.spec.base) if self.rotary and len(self.site) == 1 else self.source
             q, k = (turned, k) if self.site[-1] == "q" else (q, turned)
+        return self.attending(q, k, v)
+
+    def attending(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What the heads of this layer carry, `[member batch pos head d_head]`."""
+        v = v.transpose(2, 3)
+        if self.spec.attention == "fused" and self.spec.positions != "relative":
+            return fused(q.transpose(2, 3), k.transpose(2, 3), v, self.spec.score_scale(self.layer)).transpose(2, 3)
         return (self.scores(q, k).softmax(-1) @ v).transpose(2, 3)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
@@ -279,6 +285,7 @@ class Last(Way):
             axis = 2 + self.place.axes.index("pos")
             self.source = self.source.movedim(axis, 2)[:, self.rows, self.read.unsqueeze(1)].movedim(2, axis)
 
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """The same `[member batch head 1 key]`."""
-        return scores_at(self.spec, self.layer, self.params, q, k.transpose(2, 3), self.read).transpose(2, 3)
+    def attending(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same where it is read, `[member batch 1 head d_head]`."""
+        scores = scores_at(self.spec, self.layer, self.params, q, k.transpose(2, 3), self.read)
+        return carried_at(scores.softmax(-1).transpose(2, 3), v)

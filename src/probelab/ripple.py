@@ -73,11 +73,17 @@ class Ripple(Way):
         query = torch.arange(self.length, device=source.device)
         begun = self.differing() if everywhere else (query >= self.pos[..., None]) & (self.pos >= 0)[..., None]
         inside = begun & (query <= self.read[:, None, None])
-        self.sequence, self.cell, self.query = inside.nonzero(as_tuple=True)
-        self.there = (self.sequence, self.query)
+        self.cell, self.sequence, self.query = inside.transpose(0, 1).nonzero(as_tuple=True)
+        self.there, self.any = (self.sequence, self.query), inside.any(-1)
+        self.head_of = self.heads[0]
         self.heads, self.keys, self.neurons = (
             at[self.sequence, self.cell] for at in (self.heads, self.keys, self.neurons)
         )
+
+    @property
+    def reaches(self) -> Tensor:
+        """Which cells change any row, bool `[batch cell]`: all others leave what is read as it is, to the bit."""
+        return self.any
 
     def differing(self) -> Tensor:
         """The positions at which a source at all of them changes the stream, bool `[batch cell pos]`.
@@ -87,10 +93,19 @@ class Ripple(Way):
         """
         axis = 2 + self.place.axes.index("pos")
         change = (self.source - self.sweep.held(self.place.name)[0]).movedim(axis, 2).flatten(3)
-        differs = (change.abs().amax(-1) != 0).any(0)  # so does NaN, of two masked scores
+        differs = (change.abs().sum(-1) != 0).any(0)  # so does NaN, of two masked scores
         if self.site in READS:  # a key changes all later queries' rows
             differs = differs.cumsum(-1) > 0
         return differs.unsqueeze(1).expand(-1, self.pos.shape[1], -1)
+
+    def by_heads(self) -> Tensor:
+        """What the change of a head adds at all positions: every cell has the same rows, so it is one product."""
+        if self.place.head is None or self.place.key is not None:
+            return super().by_heads()
+        rows = len(self.sequence) // len(self.head_of)
+        change = taken(self.carried() - self.held("attn.hook_z"), self.sequence[:rows], self.query[:rows])
+        out = self.weight("attn.W_O").unflatten(1, (self.spec.heads_of(self.layer), -1))
+        return (change.transpose(1, 2)[:, self.head_of] @ out[:, self.head_of]).flatten(1, 2)
 
     def attended(self) -> Tensor:
         """The stream after this layer's attention in each row, where it reads something else at one position.
@@ -163,16 +178,19 @@ class Ripple(Way):
         """The stream after the last layer's attention where it is read, if rows of the stream before are `after`."""
         k, v = self.entering(after)
         stream, query, keys, values = self.reading()
-        count, b, c = self.pos.shape[1], self.sequence, self.cell
-        stream, query = (part.unsqueeze(2).repeat(1, 1, count, *[1] * (part.dim() - 2)) for part in (stream, query))
-        itself = (self.query == self.read[b]).nonzero(as_tuple=True)[0]
-        stream[:, b[itself], c[itself]] = after[:, itself]
-        query[:, b[itself], c[itself]] = self.asking(after[:, itself], self.query[itself])
-        scores = scores_at(self.spec, self.last, self.params, query, keys, self.read)
-        own = self.entry(taken(query, b, c), k, self.read[b] - self.query)
-        scores[:, b, c, :, self.query] = own.transpose(0, 1)
-        pattern = scores.softmax(-1)
-        weight = pattern[:, b, c, :, self.query].transpose(0, 1)
-        pattern[:, b, c, :, self.query] = 0
-        z = (pattern.transpose(2, 3) @ values).transpose(2, 3).flatten(1, 2)
-        return self.joined(stream, z.index_add(1, b * count + c, weight[..., None] * v).unflatten(1, (-1, count)))
+        count, read = self.pos.shape[1], self.read[self.sequence]
+        cell, itself = self.sequence * count + self.cell, (self.query == read).nonzero()[:, 0]
+        changed = after.index_select(1, itself)
+        stream = stream.repeat_interleave(count, 1).index_copy(1, cell[itself], changed)
+        query = query.repeat_interleave(count, 1).index_copy(1, cell[itself], self.asking(changed, self.query[itself]))
+        scores = scores_at(self.spec, self.last, self.params, query.unflatten(1, (-1, count)), keys, self.read)
+        own = self.entry(query.index_select(1, cell), k, read - self.query)
+        heads, length = scores.shape[3:]
+        entries = (cell[:, None] * heads + torch.arange(heads, device=cell.device)) * length + self.query[:, None]
+        entries = entries.flatten().expand(len(own), -1)
+        pattern = scores.flatten(1).scatter(1, entries, own.flatten(1)).view_as(scores).softmax(-1)
+        weight = pattern.flatten(1).gather(1, entries)
+        others = pattern.flatten(1).scatter(1, entries, torch.zeros_like(weight)).view_as(pattern)
+        z = (others.transpose(2, 3) @ values).transpose(2, 3).flatten(1, 2)
+        added = weight.view_as(own).unsqueeze(-1) * v
+        return self.joined(stream, z.index_add(1, cell, added)).unflatten(1, (-1, count))
