@@ -18,7 +18,7 @@ from probelab.subject import Model
 from probelab.sweep import Sweep
 from synthetic_tasks import Pairs, Repeats, stream
 
-BATCH, CHECKPOINTS, ROUNDS = 16, 50, 5
+BATCH, CHECKPOINTS = 16, 50
 TASK = Repeats(tokens=64, length=32)
 POS, HEAD_POS, HEAD = ("layer", "pos"), ("layer", "pos", "head"), ("layer", "head")
 SWEEPS = {
@@ -32,7 +32,9 @@ SWEEPS = {
     "attn_out": ("attn_out", POS, "10"),
     "mlp_out": ("mlp_out", POS, "10"),
     "attn_head_out_all_pos": ("z", HEAD, "10"),
+    "attn_head_q_all_pos": ("q", HEAD, "10"),
     "attn_head_k_all_pos": ("k", HEAD, "10"),
+    "attn_head_v_all_pos": ("v", HEAD, "10"),
     "attn_head_pattern_all_pos": ("pattern", HEAD, "10"),
     "attn_head_all_pos_every": ("z q k v pattern", HEAD, "10"),
     "attn_head_by_pos_every": ("z q k v pattern", HEAD_POS, "10"),
@@ -61,7 +63,7 @@ def patching() -> list[Line]:
                 "ours": partial(ours, models[:TOGETHER], pairs, cells),
                 "lens": partial(lens, theirs, name, bridge, pairs),
             }
-            seconds = race(rivals, ROUNDS, warm=1)
+            seconds = race(rivals, 25 if len(cells) < 10 else 5, warm=1)
             value = ratio(seconds["lens"], seconds["ours"]) * TOGETHER
             work = f"patching sweep {name}, {len(cells)} cells, L{depth} h4 d64 T32 B16, a checkpoint"
             peer = f"transformer_lens.patching; apart by {apart:.0e}"

@@ -22,7 +22,8 @@ Array = np.ndarray
 def labels_of(task: Task, batch: Batch, target: str) -> Array:
     """What each position is asked, int `[sequence pos]`; -1 where it is asked nothing.
 
-    `answer` is the batch's target, `token` what stands at the position; all others are facts of the task.
+    `answer` is the batch's target, `token` what stands at the position; all others are facts of the task, also one that
+    it calls `answer`.
     """
     known = {"answer": batch.targets, "token": batch.tokens, **batch.facts}
     choose(f"target in {task.name}", target, list(known))
