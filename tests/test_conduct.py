@@ -290,7 +290,7 @@ def test_tasks_and_measures_of_ones_own(tmp_path: Path) -> None:
     assert lab.open(run.path, Parity).model()(Parity().sample(np.random.default_rng(0), 2)).shape == (2, 3, 2)
 
 
-CHEAP = ("markov", "induction", "clamp")  # seconds; the others are slow tests
+CHEAP = ("markov", "induction")  # seconds; the others are slow tests
 ALL = [pytest.param(name, marks=[] if name in CHEAP else [pytest.mark.slow]) for name in STUDIES]
 Smoke = Callable[[str], Path]
 

@@ -156,6 +156,7 @@ def test_a_lease_is_renewed_while_it_is_held_and_lapses_with_its_holder(
         assert noted(out / ".writer")["until"] > time.time()
 
 
+@pytest.mark.slow
 def test_a_sweep_by_two_processes(bucket: Path, undisturbed: dict[str, str]) -> None:  # noqa: F811
     execute(JOBS, bucket / "runs", workers=2)
     assert results(bucket) == undisturbed
