@@ -49,7 +49,7 @@ def run(path: Path, folder: Path, replaced: dict[str, str]) -> nbformat.Notebook
         assert any(old in cell.source for cell in notebook.cells), f"{old!r} is not found in {path.name}"
         for cell in notebook.cells:
             cell.source = cell.source.replace(old, new)
-    return NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    return NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
 
 
 def said(notebook: nbformat.NotebookNode) -> str:

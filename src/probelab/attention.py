@@ -62,7 +62,7 @@ def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Te
     return linear(z.flatten(-2), out, bias)
 
 
-def asking(x: Tensor, at: Tensor, rows: Rows | None = None) -> Tensor:
+def row_at(x: Tensor, at: Tensor, rows: Rows | None = None) -> Tensor:
     """Of `[member batch pos ...]`, perhaps packed, what stands at one position of each sequence, `at [batch]`."""
     return x[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)] if rows is None else rows.last(x)
 
@@ -84,7 +84,7 @@ def attend_at(
     both = [
         (weight[..., part], None if bias is None else bias[..., part]) for part in (slice(split), slice(split, None))
     ]
-    q = linear(asking(normed, at, rows), *both[0]).unflatten(-1, (heads, -1))
+    q = linear(row_at(normed, at, rows), *both[0]).unflatten(-1, (heads, -1))
     keys_values = linear(normed, *both[1])
     keys_values = keys_values if rows is None else rows.spread(keys_values)
     k, v = keys_values.unflatten(-1, (2, heads, -1)).unbind(-3)
@@ -111,9 +111,7 @@ def scores_at(spec: Transformer, layer: int, p: Params, q: Tensor, k: Tensor, at
 
     q `[member batch some head d_head]`, k `[member batch head key d_head]`.
     """
-    if (
-        q.shape[2] == 1
-    ):  # keys as they lie: a matrix product would copy them, head by head, which costs more than itself
+    if q.shape[2] == 1:  # keys as they lie: a matrix product copies them head by head before, which costs more than it
         scores = (q * k.transpose(2, 3)).sum(-1).transpose(2, 3).unsqueeze(2)
     else:
         scores = (q.transpose(2, 3) @ k.mT).transpose(2, 3)

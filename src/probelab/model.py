@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probelab import recurrent
-from probelab.attention import Dropout, asking, attend, attend_at
+from probelab.attention import Dropout, attend, attend_at, row_at
 from probelab.edit import SILENT, Tape
 from probelab.positions import sinusoids
 from probelab.prefixes import Rows
@@ -156,7 +156,7 @@ def block(
         out = attend(spec, layer, p, resid, tape, drop, rows)
     else:
         out = attend_at(spec, layer, p, resid, at, tape, rows)
-        resid = asking(resid, at, rows)
+        resid = row_at(resid, at, rows)
     resid = resid + drop(f"{here}.hook_attn_out", tape(f"{here}.hook_attn_out", out))
     if spec.d_mlp:
         resid = tape(f"{here}.hook_resid_mid", resid)

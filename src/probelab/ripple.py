@@ -74,7 +74,7 @@ class Ripple(Way):
         begun = self.differing() if everywhere else (query >= self.pos[..., None]) & (self.pos >= 0)[..., None]
         inside = begun & (query <= self.read[:, None, None])
         self.cell, self.sequence, self.query = inside.transpose(0, 1).nonzero(as_tuple=True)
-        self.there, self.any = (self.sequence, self.query), inside.any(-1)
+        self.there, self.touched = (self.sequence, self.query), inside.any(-1)
         self.head_of = self.heads[0]
         self.heads, self.keys, self.neurons = (
             at[self.sequence, self.cell] for at in (self.heads, self.keys, self.neurons)
@@ -83,7 +83,7 @@ class Ripple(Way):
     @property
     def reaches(self) -> Tensor:
         """Which cells change any row, bool `[batch cell]`: all others leave what is read as it is, to the bit."""
-        return self.any
+        return self.touched
 
     def differing(self) -> Tensor:
         """The positions at which a source at all of them changes the stream, bool `[batch cell pos]`.
