@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probelab import model
+from probelab.model import readout
 from probelab.places import SITES, Place
 from probelab.prefixes import Rows
 from probelab.spec import Transformer
@@ -135,6 +137,28 @@ def test_two_inputs_in_one_pass_hold_what_two_passes_find(name: str):
     wanted = plain.one_by_one([(cell,) for cell in some], plain.hold(pairs.clean, sites), metric)
     assert (sweep(some, beside, metric) - wanted).abs().max() < 1e-9
     assert (wanted - plain.unedited(metric)[:, None]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("count", [5, 1])
+@pytest.mark.parametrize("name", ["rotary", "relative", "three layers"])
+def test_the_other_input_goes_no_further_than_it_is_asked(name: str, count: int, monkeypatch: pytest.MonkeyPatch):
+    """Keys and values of the last layer are all that most sweeps want; the base has everything all the same."""
+    spec, pairs, read_out = SPECS[name], TASK.pairs(stream("early"), count), []
+    sweep, plain = (Sweep(models(spec), pairs.corrupt, pairs.position) for _ in range(2))
+    last, sites = f"blocks.{spec.layers - 1}", sweep.models[0].sites
+    early = [*sites[: sites.index(f"{last}.hook_resid_pre") + 1], f"{last}.attn.hook_k", f"{last}.attn.hook_v"]
+    early = [site for site in early if not site.endswith("_input")]
+    monkeypatch.setattr(model, "readout", lambda *given: read_out.append(given[2].shape[1]) or readout(*given))
+    beside, upto = (
+        sweep.beside(pairs.clean, early),
+        torch.arange(TASK.length) <= torch.as_tensor(pairs.position)[:, None],
+    )
+    assert read_out == [count if count > 1 else 2]
+    for site, whole in plain.hold(pairs.clean, early, plain.read).items():
+        at = 3 if site.endswith(("pattern", "scores")) else 2
+        one, other = (value.movedim(at, 2)[:, upto] for value in (beside[site], whole))
+        assert torch.allclose(one, other, rtol=0, atol=1e-12), site
+    assert torch.allclose(sweep.held("logits")[0], plain.held("logits")[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("site", ["z", "k", "pattern", "attn_scores", "post"])

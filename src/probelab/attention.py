@@ -64,7 +64,7 @@ def write(spec: Transformer, layer: int, p: Params, z: Tensor, tape: Tape) -> Te
 
 def row_at(x: Tensor, at: Tensor, rows: Rows | None = None) -> Tensor:
     """Of `[member batch pos ...]`, perhaps packed, what stands at one position of each sequence, `at [batch]`."""
-    return x[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)] if rows is None else rows.last(x)
+    return x[:, torch.arange(len(at)).unsqueeze(-1), at.unsqueeze(-1)] if rows is None else rows.last(x)[:, : len(at)]
 
 
 def attend_at(
@@ -72,7 +72,8 @@ def attend_at(
 ) -> Tensor:
     """The same where one position of each sequence asks, `at [batch]`: -> `[member batch 1 d_model]`.
 
-    Sites hold that one row, but for keys, values and inputs of heads; they can be recorded, not edited.
+    Sites hold that one row, but for keys, values and inputs of heads; they can be recorded, not edited. With `rows`,
+    more sequences than ask may have keys and values.
     """
     here, heads = f"blocks.{layer}.attn", spec.heads_of(layer)
     for site in (f"blocks.{layer}.hook_{name}_input" for name in "qkv"):
@@ -92,6 +93,7 @@ def attend_at(
     if spec.positions == "rotary":
         q = tape(f"{here}.hook_rot_q", rotate_at(q, spec.base, at.unsqueeze(-1), k.shape[2]))
         k = tape(f"{here}.hook_rot_k", rotate(k, spec.base))
+    k, v = k[:, : len(at)], v[:, : len(at)]
     scores = scores_at(spec, layer, p, q, k.transpose(2, 3), at).transpose(2, 3)
     pattern = tape(f"{here}.hook_pattern", tape(f"{here}.hook_attn_scores", scores).softmax(-1))
     return write(spec, layer, p, tape(f"{here}.hook_z", carried_at(pattern, v)), tape)

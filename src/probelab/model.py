@@ -127,7 +127,8 @@ def apply(
     """Logits `[member batch pos outputs]`; `drop` zeroes parts of what a site holds while training.
 
     A transformer read at one position of each sequence, `at [batch]`, computes of its last layer that row alone, and of
-    the others perhaps only some `rows`: what is on the tape is packed then, where it is not a head's.
+    the others perhaps only some `rows`: what is on the tape is packed then, where it is not a head's, and sequences
+    beyond those that `at` has end with the keys and values of the last layer.
     """
     resid = drop("hook_embed", embedded(spec, p, x, tape))
     if isinstance(spec, Recurrent):

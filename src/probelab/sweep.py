@@ -85,7 +85,8 @@ class Sweep:
     def beside(self, other: Batch, places: Iterable[str]) -> dict[str, Tensor]:
         """The same for `other`, read where the base is; behind that position sites hold anything.
 
-        The first such pass is the base's too (`held`), and computes once what both inputs begin with.
+        The first such pass is the base's too (`held`), and computes once what both inputs begin with; `other` ends with
+        the last layer's keys and values, where no more is asked of it.
         """
         wanted, count = list(dict.fromkeys(places)), len(self.base)
         alike = self.plain and other.tokens.shape == self.base.tokens.shape
@@ -100,8 +101,12 @@ class Sweep:
         rows, tape = Rows(self.base, other, self.read), Tape([*self.usual, *wanted], known=self.models[0].sites)
         first, second = self.inputs(self.base), self.inputs(other)
         both = type(first)(*(None if x is None else torch.cat([x, y], 1) for x, y in zip(first, second, strict=True)))
+        sites, last = self.models[0].sites, f"blocks.{self.spec.layers - 1}"
+        ends = [f"{last}.hook_resid_pre", *(f"{last}.attn.hook_{name}" for name in ("k", "v", "rot_k"))]
+        early = all(name in ends or sites.index(name) < sites.index(ends[0]) for name in wanted)
         with one_thread(), torch.no_grad():
-            apply(self.spec, self.params, both, tape, at=self.read.repeat(2), rows=rows)
+            at = self.read if early and count > 1 else self.read.repeat(2)
+            apply(self.spec, self.params, both, tape, at=at, rows=rows)
         self._packed = {name: partial(rows.spread, value, slice(count)) for name, value in tape.recorded().items()}
         return {name: rows.spread(tape.sites[name], slice(count, None)) for name in wanted}
 
