@@ -132,7 +132,12 @@ def test_two_inputs_in_one_pass_hold_what_two_passes_find(name: str):
     )
     parted = [int(row.argmin()) if not row.all() else length for row in alike]
     needed = sum(at + 1 + max(0, at + 1 - part) for at, part in zip(pairs.position, parted, strict=True))
-    assert len(Rows(pairs.corrupt, pairs.clean, read).rows) == needed < 2 * upto.numel()
+    rows = Rows(pairs.corrupt, pairs.clean, read, words=True)
+    assert len(rows.rows) == needed < 2 * upto.numel()
+    said = np.unique(np.concatenate([part.tokens[upto.numpy()] for part in (pairs.corrupt, pairs.clean)]))
+    for layer, reads in enumerate([None if name == "vectors" else len(said), None]):  # tokens once, then every row
+        some = rows.read_by(layer)[0]
+        assert reads == (None if some is None else len(some))
     some, metric = cells[:: max(1, len(cells) // 100)], difference(pairs)
     wanted = plain.one_by_one([(cell,) for cell in some], plain.hold(pairs.clean, sites), metric)
     assert (sweep(some, beside, metric) - wanted).abs().max() < 1e-9

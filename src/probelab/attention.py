@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probelab.edit import Tape
 from probelab.positions import future, relative_scores, rotate, rotate_at
-from probelab.prefixes import Rows
+from probelab.prefixes import Rows, spread
 from probelab.spec import Transformer
 from probelab.weights import Params, linear, norm
 
@@ -148,8 +148,9 @@ def queries_keys_values(
                 for part, b in zip(parts, bias.chunk(3, -1), strict=True)
             ]
     else:
-        both = linear(norm(spec.norm, p, before, x), weight, bias)
-        both = both if rows is None else rows.spread(both)
+        some, index = (None, None) if rows is None else rows.read_by(layer)
+        both = linear(norm(spec.norm, p, before, x if some is None else x[:, :, some]), weight, bias)
+        both = both if index is None else spread(both, index)
         parts = both.unflatten(-1, (3, heads, -1)).unbind(-3)
     return tuple(tape(f"{here}.hook_{name}", part) for name, part in zip("qkv", parts, strict=True))
 

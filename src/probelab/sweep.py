@@ -98,7 +98,8 @@ class Sweep:
             or any(name.endswith("_input") for name in wanted)
         ):
             return self.hold(other, wanted, self.read)
-        rows, tape = Rows(self.base, other, self.read), Tape([*self.usual, *wanted], known=self.models[0].sites)
+        rows = Rows(self.base, other, self.read, words=self.spec.positions not in ("learned", "sinusoidal"))
+        tape = Tape([*self.usual, *wanted], known=self.models[0].sites)
         first, second = self.inputs(self.base), self.inputs(other)
         both = type(first)(*(None if x is None else torch.cat([x, y], 1) for x, y in zip(first, second, strict=True)))
         sites, last = self.models[0].sites, f"blocks.{self.spec.layers - 1}"
