@@ -173,8 +173,22 @@ def test_medians_of_less_than_half_of_the_seeds_are_left_out():
     rows = medians(table())
     rows.loc[rows["step"] == 0, ["n", "value"]] = 1, 99.0
     rows.loc[rows["step"] == 1, "n"] = 2
-    drawn = plotted(causal(table(), band=rows)).query("role == 'component'")
+    drawn = plotted(causal(table(), band=rows)).query("role == 'component'").dropna(subset="y")
     assert 0 not in set(drawn["x"]) and 1 in set(drawn["x"]) and drawn["y"].max() < 2
+
+
+def test_curves_and_bands_are_parted_where_nothing_is_known():
+    """A point between two gaps is a dot, as a line of one point would not be seen."""
+    rows = medians(table())
+    rows.loc[rows["step"].isin([2, 8]), ["value", "lo", "hi"]] = np.nan
+    figure = causal(table(), band=rows)
+    curve, band = role(figure, "component")[0], role(figure, "band")[0]
+    known = np.isfinite(np.asarray(curve.y, float))
+    assert list(np.asarray(curve.x)[~known]) == [2, 8] and not curve.connectgaps
+    assert list(np.asarray(curve.x)[np.asarray(curve.marker.size) > 0]) == [4]
+    stretches = np.split(np.asarray(band.x), np.flatnonzero(np.isnan(np.asarray(band.x, float))))
+    around = [sorted(set(part[~np.isnan(part)])) for part in stretches]
+    assert around[1] == [4] and max(around[0]) < 2 and min(around[2]) == 16
 
 
 def test_arms_and_seeds_have_panels_with_the_same_axes(tmp_path: Path):

@@ -187,6 +187,9 @@ class Stepped:
 
     edges, sweep = range(4), SimpleNamespace(models=[None])
 
+    def gap(self, metric: object) -> np.ndarray:
+        return np.ones(1)
+
     def faithfulness(self, circuits: np.ndarray, metric: object) -> np.ndarray:
         return np.array([0, 1, 0.5, 1, 1])[circuits.sum(1)][None]
 
@@ -205,3 +208,25 @@ def test_dials_out_of_range():
         discover(wiring, metric)
     with pytest.raises(ValueError, match=r"shape of circuits = \(1, 3\) is out of range: .* 29 edges"):
         wiring(np.ones(3), metric)
+    with pytest.raises(ValueError, match=r"shape of the other input = \(\d+, 3\) is out of range: \(\d+, \d+\)"):
+        Wiring(models, drawn.clean, shorter(drawn.corrupt, 3))
+
+
+def shorter(batch: Batch, length: int) -> Batch:
+    return Batch(batch.tokens[:, :length], batch.targets[:, :length])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_clean_and_corrupt_tell_the_same_there_is_no_circuit_to_find(seed: int):
+    """What differs behind the position read alone leaves a gap of rounding, of which any edge may make any share."""
+    drawn = pairs()
+    tokens, behind = drawn.clean.tokens.copy(), np.arange(drawn.clean.tokens.shape[1]) > 2
+    tokens[:, behind] = drawn.corrupt.tokens[:, behind]
+    other, read = Batch(tokens, drawn.clean.targets), np.full(len(tokens), 2)
+    metric, model = logit_difference(drawn), grown(TASK, SMALL, seed, 8.0)
+    wiring = Wiring([model], drawn.clean, other, read)
+    assert (
+        not wiring.gap(metric).any() and Wiring([model], drawn.clean, drawn.corrupt, drawn.position).gap(metric).all()
+    )
+    with pytest.raises(ValueError, match="nothing is there to explain"):
+        discover(wiring, metric)

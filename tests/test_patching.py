@@ -21,7 +21,7 @@ from probelab.measures.patching import Found
 from probelab.places import Place
 from probelab.spec import LSTM, Transformer
 from probelab.sweep import Sweep
-from synthetic_tasks import Pairs, Repeats, stream
+from synthetic_tasks import Batch, Pairs, Repeats, stream
 from tests.planted import Planted, grown, induction
 from tests.test_sweep import difference
 
@@ -221,7 +221,7 @@ def test_measure_agrees_with_a_loop_of_passes(change: str, metric: str):
     assert ("recovery" in set(table["metric"])) == (change in ("denoise", "noise"))
 
 
-@pytest.mark.parametrize("change", ["denoise", "mean", "resample"])
+@pytest.mark.parametrize("change", ["denoise", "mean", "resample", "gaussian"])
 def test_pairs_that_do_not_fit_are_taken_in_lots(change: str):
     model, measure = grown(TASK, SHAPES["rotary"], 3, 12.0), Patching(n=9, by=("head", "role"), change=change)
     whole = pd.DataFrame(list(measure(Planted(TASK, model, model=model.spec))))
@@ -283,13 +283,20 @@ def test_sources_and_models_that_do_not_fit_are_refused():
     larger = Sweep([grown(TASK, spec)], TASK.pairs(stream("bad"), 8).clean)
     place = Place("resid_pre", 0, pos=3)
     source = larger.hold(larger.base, [place.name])
-    with pytest.raises(ValueError, match="has the shape .1, 8, 10, 16.: it must be .1 5"):
+    with pytest.raises(ValueError, match="has the shape .1, 8, 10, 16.: it must be .1, 5"):
         sweep([place], source, difference(pairs))
     middle = sweep([place], mean(source), difference(pairs))  # a mean over another split serves any base
     assert (
         middle
         - sweep.one_by_one([(place,)], {place.name: mean(source)[place.name].expand(1, 5, -1, -1)}, difference(pairs))
     ).abs().max() < 1e-5
+    for bad in (torch.zeros(1, 5, 10, 1, 8), torch.zeros(1, 5, 10, 16), torch.zeros(1, 5, 3, 2, 8)):
+        with pytest.raises(ValueError, match="has the shape .*: it must be .1, 5, 10, 2, 8."):
+            sweep([Place("v", 0, head=0)], {Place("v", 0).name: bad}, difference(pairs))
+    with pytest.raises(ValueError, match="longer than the model's context of 10"):
+        sweep.hold(Batch(np.zeros((5, 11), int), np.zeros((5, 11), int)), [place.name])
+    with pytest.raises(ValueError, match="tokens from -7 to"):
+        sweep.beside(Batch(np.where(np.arange(10) == 4, -7, pairs.clean.tokens), pairs.clean.targets), [place.name])
     with pytest.raises(ValueError, match="no site in the source"):
         sweep([Place("z", 0)], source, difference(pairs))
     with pytest.raises(ValueError, match="models = .* of one spec"):

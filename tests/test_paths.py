@@ -13,6 +13,7 @@ from probelab.answers import Metric, logit_difference
 from probelab.clamps import PreviousToken
 from probelab.edit import Edit
 from probelab.paths import Edge, edge_effects, edge_named, edges, receivers, senders
+from probelab.places import Place
 from probelab.spec import LSTM, Transformer
 from probelab.subject import Model
 from synthetic_tasks import Batch, Repeats, stream
@@ -189,7 +190,13 @@ def test_what_has_no_edges_is_refused():
     metric = logit_difference(drawn)
     with pytest.raises(ValueError, match="no edge '0.0 -> 1.0 kk'; did you mean '0.0 -> 1.0 k'"):
         edge_named(SMALL, "0.0", "1.0 kk")
-    clamped = Model(SMALL, TASK, {}, edits=(PreviousToken(),))
+    clamped, models = Model(SMALL, TASK, {}, edits=(PreviousToken(),)), exact(SMALL, 1)
+    backwards = Edge(Place("mlp_out", 1), Place("q_input", 0, head=0))
+    for which in ([], [backwards]):
+        with pytest.raises(ValueError, match="is out of range: one or more of `edges.spec.`"):
+            edge_effects(models, drawn.clean, drawn.corrupt, metric, which=which)
+    with pytest.raises(ValueError, match="shape of the other input = "):
+        edge_effects(models, drawn.clean, drawn.corrupt[:1], metric)
     with pytest.raises(ValueError, match="model with clamps .PreviousToken"):
         edge_effects([clamped], drawn.clean, drawn.corrupt, metric)
     with pytest.raises(ValueError, match="LSTM has no heads"):

@@ -215,6 +215,19 @@ def test_positions_with_one_label_are_left_out():
         assert set(rows.get("pos", pd.Series(dtype=int))) == expected
 
 
+@pytest.mark.parametrize("kind", ["ridge", "logistic"])
+def test_a_checkpoint_that_diverged_has_rows_without_values(kind: str):
+    """The others have theirs: those they have without it."""
+    task = Repeats(tokens=8, length=6)
+    good, bad = grown(task, seed=0), grown(task, seed=1)
+    bad.params["blocks.0.attn.W_O"] = bad.params["blocks.0.attn.W_O"] * np.nan
+    measure = Probe("token", n=64, kind=kind)
+    rows, alone = (table(measure, Planted(task, *models)) for models in ((good, bad), (good,)))
+    pd.testing.assert_frame_equal(rows[rows["step"] == 0].reset_index(drop=True), alone)
+    lost = rows[(rows["step"] == 1) & ~rows["metric"].str.endswith("_untrained") & (rows["metric"] != "chance")]
+    assert len(lost) and lost[["value", "lo", "hi"]].isna().all(axis=None)
+
+
 def test_the_seed_draws_other_controls():
     one, two = (table(Probe("free", n=60, seed=seed), random_subject(Facts(), steps=1)) for seed in (0, 1))
     assert mean(one, "accuracy") == mean(two, "accuracy")

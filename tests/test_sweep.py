@@ -18,7 +18,7 @@ from probelab.prefixes import Rows
 from probelab.spec import Transformer
 from probelab.subject import Model
 from probelab.sweep import Sweep
-from synthetic_tasks import Classification, Pairs, Repeats, stream
+from synthetic_tasks import Batch, Classification, Pairs, Repeats, stream
 from tests.planted import grown
 
 TASK = Repeats(tokens=12, length=10)
@@ -164,6 +164,29 @@ def test_the_other_input_goes_no_further_than_it_is_asked(name: str, count: int,
         one, other = (value.movedim(at, 2)[:, upto] for value in (beside[site], whole))
         assert torch.allclose(one, other, rtol=0, atol=1e-12), site
     assert torch.allclose(sweep.held("logits")[0], plain.held("logits")[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rotary", "learned"])
+def test_one_row_is_enough(name: str):
+    """One sequence, read at its first token, which both inputs share: one row is all that there is to compute."""
+    tokens = np.array([[1, 2, 3]]), np.array([[1, 4, 5]])
+    base, other = (Batch(part, np.full_like(part, -1)) for part in tokens)
+    sweep, plain = (Sweep(models(SPECS[name]), base, np.array([0])) for _ in range(2))
+    found, wanted = sweep.beside(other, ["logits"]), plain.hold(other, ["logits"], plain.read)
+    assert torch.allclose(found["logits"], wanted["logits"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("site", ["pattern", "attn_scores"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_patterns_that_look_ahead_see_what_is_there(site: str, layer: int):
+    """`beside` computes nothing behind the position read, where a pattern that is even over all keys looks, too."""
+    pairs, metric = (drawn := TASK.pairs(stream("ahead"), 5)), difference(drawn)
+    sweep, plain = (Sweep(models(SPECS["rotary"]), pairs.corrupt, pairs.position) for _ in range(2))
+    sweep.beside(pairs.clean, ["blocks.0.attn.hook_z"])
+    even = torch.full((2, 5, 2, 10, 10), 0.1 if site == "pattern" else 0.0, dtype=torch.float64)
+    place = Place(site, layer)
+    wanted = plain.one_by_one([(place,)], {place.name: even}, metric)
+    assert torch.allclose(sweep([place], {place.name: even}, metric), wanted, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("site", ["z", "k", "pattern", "attn_scores", "post"])

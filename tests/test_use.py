@@ -102,6 +102,14 @@ def test_noise_is_not_used():
         assert value(rows, metric=f"{metric}_excess") < 0.1
 
 
+def test_a_checkpoint_that_diverged_has_rows_without_values():
+    task = Repeats(tokens=8, length=6)
+    good, bad = grown(task, seed=0), grown(task, seed=1)
+    bad.params["blocks.0.attn.W_O"] = bad.params["blocks.0.attn.W_O"] * np.nan
+    rows = table(Use("token", n=64), Planted(task, good, bad))
+    assert rows.groupby("step")["value"].agg(lambda part: part.notna().mean()).to_dict() == {0: 1.0, 1: 0.0}
+
+
 def test_answers_count_from_the_first_change_on():
     """Position 0 has no say in later answers here; nor has what is changed after an answer."""
     assert value(used("first", by_shape(Two())), metric="interchange") == 0

@@ -40,18 +40,26 @@ def resample(held: Held, seed: int = 0) -> dict[str, Tensor]:
     return {name: value[:, others.to(value.device)] for name, value in held.items()}
 
 
+def known(held: Held) -> dict[str, Tensor]:
+    """The same with 0 where the future is masked."""
+    return {name: torch.where(value == -torch.inf, 0, value) for name, value in held.items()}
+
+
 def spread(held: Held) -> dict[str, Tensor]:
     """Standard deviation over the sequences of each entry, `[member 1 ...]`; 0 where the future is masked."""
-    return {name: value.nan_to_num(neginf=0).std(1, keepdim=True, correction=0) for name, value in held.items()}
+    return {name: value.std(1, keepdim=True, correction=0) for name, value in known(held).items()}
 
 
-def gaussian(held: Held, scale: float = 3.0, seed: int = 0, first: int = 0) -> dict[str, Tensor]:
+def gaussian(
+    held: Held, scale: float = 3.0, seed: int = 0, first: int = 0, width: Held | None = None
+) -> dict[str, Tensor]:
     """Noise added, `scale` standard deviations of what each entry holds; the same for all members.
 
-    `first` is the number of the first sequence, which has noise of its own. Off the distribution that a model knows:
-    Zhang & Nanda 2024 advise other inputs instead.
+    `first` is the number of the first sequence, which has noise of its own; `width` the standard deviations, if these
+    are not all the sequences. Off the distribution that a model knows: Zhang & Nanda 2024 advise other inputs instead.
     """
-    found, width = {}, spread(held)
+    require(scale >= 0, "scale", scale, "0 or more standard deviations")
+    found, width = {}, spread(held) if width is None else width
     for name, value in held.items():
         shape = tuple(value.shape[2:])
         rows = [stream("noise", seed, name, first + k).standard_normal(shape) for k in range(value.shape[1])]

@@ -18,7 +18,7 @@ from torch import Tensor, einsum
 from probelab.answers import Metric
 from probelab.edit import Tape
 from probelab.model import apply
-from probelab.paths import Edge, edges, receivers, refuse_clamps, senders, stream_of
+from probelab.paths import Edge, alike, edges, receivers, refuse_clamps, senders, stream_of
 from probelab.spec import Transformer
 from probelab.subject import CACHE, Model
 from probelab.sweep import Sweep
@@ -42,6 +42,7 @@ class Wiring:
 
     def __init__(self, models: Sequence[Model], clean: Batch, corrupt: Batch, read: Array | None = None):
         refuse_clamps(models)
+        alike(clean, corrupt)
         self.sweep, self.spec, self.clean = Sweep(models, clean, read), models[0].spec, clean
         self.edges = edges(self.spec)
         sites = [*(part.name for part in senders(self.spec)), *map(stream_of, receivers(self.spec)), "logits"]
@@ -65,6 +66,11 @@ class Wiring:
     def empty(self, metric: Metric) -> Tensor:
         """The metric in the corrupt run, `[member batch]`."""
         return metric(self.sweep.reading(self.corrupt["logits"]))
+
+    def gap(self, metric: Metric) -> Array:
+        """M(full) - M(empty) of each model, float64 `[member]`; 0 where no more than rounding tells them apart."""
+        full, empty = (value.double().mean(-1).cpu().numpy() for value in (self.full(metric), self.empty(metric)))
+        return np.where(np.abs(full - empty) > 1e-5 * np.maximum(np.abs(full), np.abs(empty)), full - empty, 0.0)
 
     def faithfulness(self, circuits: Array, metric: Metric) -> Array:
         """F of each circuit, a ratio of means over the pairs, float64 `[member circuit]`.
@@ -147,6 +153,8 @@ def discover(wiring: Wiring, metric: Metric, bar: float = 0.9) -> Array:
     """
     require(0 < bar < 1, "bar", bar, "between 0 and 1: how faithful the circuit is to be")
     require(len(wiring.sweep.models) == 1, "models", len(wiring.sweep.models), "one: the circuit of one model")
+    gap = wiring.gap(metric)[0]
+    require(bool(gap), "gap between clean and corrupt", gap, "more than rounding leaves: nothing is there to explain")
     circuit = np.ones(len(wiring.edges), bool)
     while circuit.any():
         misses = np.abs(1 - wiring.faithfulness(without_each(circuit), metric)[0])

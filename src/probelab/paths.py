@@ -28,7 +28,7 @@ from probelab.subject import Model
 from probelab.sweep import Sweep
 from probelab.train import one_thread
 from synthetic_tasks import Batch
-from synthetic_tasks.task import choose_from
+from synthetic_tasks.task import choose_from, require
 
 SENDERS = {"resid_pre": "embed", "result": "{layer}.{head}", "mlp_out": "mlp {layer}"}  # site -> name in a table
 # site -> name in a table, the stream that is read there, and the site where what is made of it appears
@@ -127,7 +127,10 @@ def edge_effects(
     A receiver is recomputed once for each sender; from there on each edge (and position) is a cell of a `Sweep`.
     """
     refuse_clamps(models)
-    chosen = edges(models[0].spec) if which is None else list(which)
+    every = edges(models[0].spec)
+    chosen = every if which is None else list(which)
+    require(bool(chosen) and set(chosen) <= set(every), "which", which, "one or more of `edges(spec)`")
+    alike(base, source)
     sweep = Sweep(models, base, read)
     sites = list(dict.fromkeys([edge.sender.name for edge in chosen]))
     streams = list(dict.fromkeys([stream_of(edge.receiver) for edge in chosen]))
@@ -157,6 +160,12 @@ def made_of(sweep: Sweep, place: Place, stream: Tensor) -> Tensor:
     if place.site == "mlp_out":
         return mlp(sweep.spec, place.layer, sweep.params, stream)
     return queries_keys_values(sweep.spec, place.layer, sweep.params, stream, SILENT)["qkv".index(place.site)]
+
+
+def alike(one: Batch, other: Batch) -> None:
+    """Refuse two inputs of which the sequences do not correspond."""
+    shapes = one.tokens.shape, other.tokens.shape
+    require(shapes[0] == shapes[1], "shape of the other input", shapes[1], f"{shapes[0]}, [batch pos], as of the first")
 
 
 def refuse_clamps(models: Sequence[Any]) -> None:

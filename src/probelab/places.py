@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,14 @@ class Place:
             if getattr(self, axis) is not None and axis not in self.axes:
                 axes = " ".join(self.axes)
                 raise ValueError(f"{axis} = {getattr(self, axis)!r}: the site {self.site!r} has the axes batch {axes}")
+            at = getattr(self, axis)
+            each = at if axis == "pos" and isinstance(at, tuple) else [0 if at is None else at]
+            kind = (
+                "a whole number, a tuple with one for each sequence, or None"
+                if axis == "pos"
+                else "a whole number, or None"
+            )
+            require(all(isinstance(one, int | np.integer) and one is not True for one in each), axis, at, kind)
 
     @property
     def name(self) -> str:
@@ -67,10 +76,14 @@ class Place:
         return site_of(self.site, self.layer)
 
     @property
+    def shape(self) -> tuple[str, ...]:
+        """The axes of its site after `batch`."""
+        return tuple(SITES[self.site][1].split())
+
+    @property
     def axes(self) -> tuple[str, ...]:
-        """The axes of its site after `batch`; the last may be named as a neuron."""
-        axes = tuple(SITES[self.site][1].split())
-        return axes if axes[-1] in ("neuron", "key") else (*axes[:-1], "neuron")
+        """The same, the last of them named as a neuron."""
+        return self.shape if self.shape[-1] in ("neuron", "key") else (*self.shape[:-1], "neuron")
 
     @property
     def begins(self) -> int:

@@ -29,7 +29,7 @@ class Rows:
         self.index = index.flatten(0, 1)  # the row of each position, `[2 * batch pos]`
         self.words = None
         if words and first.vectors is None:
-            tokens = np.stack([first.tokens, second.tokens]).ravel()[self.rows.cpu()]
+            tokens = np.stack([first.tokens, second.tokens]).ravel()[self.rows.cpu().numpy()]
             _, one, word = np.unique(tokens, return_index=True, return_inverse=True)
             self.words = torch.from_numpy(one).to(read.device), torch.from_numpy(word).to(read.device)[self.index]
 

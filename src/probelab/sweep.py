@@ -27,6 +27,8 @@ from synthetic_tasks.task import choose, require
 Cell = Place | tuple[Place, ...]  # what one intervention touches: several places at once, if need be
 Held = Mapping[str, Tensor]  # what sites hold, `[member batch ...]`
 # sites that cost a slower way, copy another, or are wide and seldom asked for
+FUTURE = {"pattern": 0.0, "attn_scores": -torch.inf}  # what a query has of keys behind it
+INSIDE = ("q", "k", "v", "rot_q", "rot_k", "z")  # sites as wide as a head
 DEAR = ("_input", "result", "scores", "pattern", "mlp_in", "mlp.hook_pre", "mlp.hook_post")
 Method = Callable[[list[tuple[Place, ...]], Held, Metric], Tensor]
 
@@ -65,6 +67,7 @@ class Sweep:
         self._held: dict[str, Tensor] = {}
         self._packed: dict[str, Callable[[], Tensor]] = {}
         self._once: dict[str, tuple[Tensor, ...]] = {}
+        self._short = False  # whether what is held ends where it is read
 
     def hold(self, batch: Batch, places: Iterable[str], at: Tensor | None = None) -> dict[str, Tensor]:
         """What the sites of these names hold for `batch`, `[member batch ...]`.
@@ -73,6 +76,7 @@ class Sweep:
         of size 1, but for what that row reads: the layer's `resid_pre`, heads' inputs, keys and values.
         """
         wanted = list(dict.fromkeys(places))
+        self.models[0].check(batch)
         with one_thread(), torch.no_grad():
             if not self.plain:
                 caches = [model.cache(batch, wanted) for model in self.models]
@@ -89,6 +93,7 @@ class Sweep:
         the last layer's keys and values, where no more is asked of it.
         """
         wanted, count = list(dict.fromkeys(places)), len(self.base)
+        self.models[0].check(other)
         alike = self.plain and other.tokens.shape == self.base.tokens.shape
         if (
             self.read is None
@@ -108,6 +113,7 @@ class Sweep:
         with one_thread(), torch.no_grad():
             at = self.read if early and count > 1 else self.read.repeat(2)
             apply(self.spec, self.params, both, tape, at=at, rows=rows)
+        self._short = True
         self._packed = {name: partial(rows.spread, value, slice(count)) for name, value in tape.recorded().items()}
         return {name: rows.spread(tape.sites[name], slice(count, None)) for name in wanted}
 
@@ -169,13 +175,36 @@ class Sweep:
     def fitting(self, place: Place, source: Held) -> Tensor:
         """The source of a place's site: axes `member`, `batch` and `pos` of size 1 serve all."""
         name = choose("site of this model", place.name, self.models[0].sites)
-        value = source[choose("site in the source", name, source)]
-        sizes = {"member": len(self.models), "batch": len(self.base), "pos": self.base.tokens.shape[1]}
-        try:
-            return value.expand([sizes.get(axis, -1) for axis in ("member", "batch", *place.axes)])
-        except RuntimeError:
-            wanted = f"[{len(self.models)} {len(self.base)} ...], members and sequences of this sweep, or 1"
-            raise ValueError(f"source of {name} has the shape {list(value.shape)}: it must be {wanted}") from None
+        value, axes = source[choose("site in the source", name, source)], ("member", "batch", *place.shape)
+        sizes = [len(self.models), len(self.base), *self.sizes(place)]
+        fits = len(sizes) == value.dim() and all(
+            have == size or (have == 1 and axis in ("member", "batch", "pos"))
+            for have, size, axis in zip(value.shape, sizes, axes, strict=True)
+        )
+        wanted = f"{sizes} ({' '.join(axes)}), or 1 member, 1 sequence, 1 position for all"
+        if not fits:
+            raise ValueError(f"source of {name} has the shape {list(value.shape)}: it must be {wanted}")
+        value = value.expand(sizes)
+        if self._short and place.site in FUTURE and self.looks_ahead(place, value):
+            self._short, self._held, self._packed, self._once = False, {}, {}, {}
+        return value
+
+    def sizes(self, place: Place) -> list[int]:
+        """Of the axes of a place's site after `batch`."""
+        spec, length, inside = self.spec, self.base.tokens.shape[1], place.site in INSIDE
+        heads = spec.heads_of(place.layer) if isinstance(spec, Transformer) and "head" in place.shape else 0
+        neurons = spec.readout[place.layer] if place.site == "readout" else getattr(spec, "d_mlp", 0)
+        width = spec.head_size(place.layer) if isinstance(spec, Transformer) and inside else spec.d_model
+        sizes = dict(pos=length, key=length, head=heads, d=width, neuron=neurons, vocab=self.models[0].task.outputs)
+        return [sizes[axis] for axis in place.shape]
+
+    def looks_ahead(self, place: Place, value: Tensor) -> bool:
+        """Does a pattern (or do scores) show a query what lies behind it? `beside` has computed none of that."""
+        key = torch.arange(value.shape[-1], device=value.device)
+        query = key[:, None]
+        if place.layer == self.spec.layers - 1 and self.read is not None:
+            value, query = value[:, torch.arange(len(self.base)), :, self.read], self.read[:, None, None, None]
+        return bool(((value != FUTURE[place.site]) & (key > query)).any())
 
     def ways(self, cells: list[tuple[Place, ...]]) -> Iterator[tuple[list[int], Method]]:
         """Which cells go together, and how."""

@@ -74,6 +74,7 @@ class Axis:
             [m * 10.0**d for d in decades for m in which if self.first <= m * 10.0**d <= self.last]
             for which in (multiples, range(1, 10))
         )
+        ticks = ticks if len(ticks) > 2 else even(self.first, self.last)
         zero = [self.zero] if self.zero else []
         return dict(
             type="log",
@@ -99,6 +100,13 @@ class Axis:
             figure.add_annotation(
                 place, text="//", showarrow=False, bgcolor="white", borderpad=0, font_size=11, yanchor="middle"
             )
+
+
+def even(first: float, last: float) -> list[float]:
+    """Three to seven round numbers between two ends, evenly spaced: the labels of a short axis."""
+    unit = 10.0 ** np.floor(np.log10((last - first) / 3)) if last > first else 1.0
+    step = max(m * unit for m in (1, 2, 5) if m == 1 or m * unit * 3 <= last - first)
+    return list(np.arange(np.ceil(first / step), np.floor(last / step) + 1) * step)
 
 
 def panel(number: int) -> str:

@@ -27,16 +27,28 @@ def line(x: Any, y: Any, ink: str, role: str, coords: Coords, **style: Any) -> g
 
 
 def median(rows: pd.DataFrame, axis: Axis, ink: str, coords: Coords, **style: Any) -> list[go.Scatter]:
-    """The band and the median that rows of `curves.over_seeds` hold: lo, hi and value."""
+    """The band and the median that rows of `curves.over_seeds` hold: lo, hi, value; both part where it is unknown."""
     x, lo, hi = axis.place(rows[axis.counts]), rows["lo"].to_numpy(float), rows["hi"].to_numpy(float)
-    held = np.isfinite(lo) & np.isfinite(hi)
-    around = dict(x=np.r_[x[held], x[held][::-1]], y=np.r_[hi[held], lo[held][::-1]], meta={"role": "band"})
+    around = dict(zip("xy", outline(x, lo, hi), strict=True), meta={"role": "band"})
     look = dict(
         mode="lines", line_width=0, fill="toself", fillcolor=tint(ink, 0.18), hoverinfo="skip", showlegend=False
     )
     middle = line(x, rows["value"], ink, "median", {"interval": "y", **coords}, customdata=np.c_[lo, hi], **style)
     middle.hovertemplate = "%{x:,.5~g}: %{y:.4~f} [%{customdata[0]:.4~f}, %{customdata[1]:.4~f}]"
+    known = rows["value"].notna().to_numpy()
+    alone = known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]  # a line of one point would not be seen
+    if alone.any():
+        middle.update(mode="lines+markers", marker=dict(size=np.where(alone, 5, 0), color=ink))
     return [go.Scatter(around, **look, legendgroup=style.get("legendgroup")), middle]
+
+
+def outline(x: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Around each stretch of known ends, there above and back below; NaN parts the stretches."""
+    known = np.flatnonzero(np.isfinite(lo) & np.isfinite(hi))
+    stretches = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    there_and_back = [np.r_[x[at], x[at[::-1]], np.nan] for at in stretches]
+    above_and_below = [np.r_[hi[at], lo[at[::-1]], np.nan] for at in stretches]
+    return np.concatenate(there_and_back)[:-1], np.concatenate(above_and_below)[:-1]
 
 
 def mark(dates: Dates, y: Any, fill: str, ink: str, role: str, coords: Coords, **style: Any) -> go.Scatter:

@@ -102,8 +102,11 @@ def causal(
 
 
 def _enough(medians: pd.DataFrame) -> pd.DataFrame:
-    """Without medians of less than half of the seeds: a recovery is known only where clean and corrupt differ."""
-    return medians.loc[2 * medians["n"] >= medians["n"].max()] if "n" in medians else medians
+    """Medians of less than half of the seeds are unknown: a recovery is one only where clean and corrupt differ."""
+    if "n" not in medians:
+        return medians
+    enough = 2 * medians["n"] >= medians["n"].max()
+    return medians.assign(**{c: medians[c].where(enough) for c in ("value", "lo", "hi", "level") if c in medians})
 
 
 def _looks(rows: pd.DataFrame, by: str, most: int) -> dict[str, dict[str, Any]]:

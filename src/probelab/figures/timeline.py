@@ -18,7 +18,7 @@ from probelab.figures._tables import components, curves, matching, select, sever
 SLOT, LINE, AIR = 18, 18, 12  # pixels of height: a kind, a line of a label, what parts two lanes
 SHAPES = ("circle", "diamond", "square", "triangle-up", "star")
 TICK = dict(symbol="line-ns", size=11, opacity=0.7)
-GAP = ("lo", "hi", "p", "first", "second")
+GAP = ("lo", "hi", "level", "p", "first", "second")
 
 
 def timeline(
@@ -38,7 +38,7 @@ def timeline(
              column, whose values are the kinds
     by       the column of the lanes: target, seed, ... "component", if it is no column: layer, head, role, ... as L1H0
     medians  rows of `curves.across`, one for each (by, kind): value, lo, hi, last. For lanes of several seeds
-    gaps     rows of `curves.order`, written beside their lanes: value (decades), lo, hi, p, first, second
+    gaps     rows of `curves.order`, written beside their lanes: value (decades), lo, hi, level, p, first, second
     order    the lanes from top to bottom; as it is, by the date of the first kind, then of the next
 
     What never switched is an open arrow at its last step. A bar that ends there is paler: the gap is at least so long.
@@ -163,15 +163,17 @@ def _beside(gaps: pd.DataFrame, by: str, kinds: Mapping[str, Mapping[str, Any]] 
     same, found = len(set(ways)) == 1, {}
     for way, (_, gap) in zip(ways, gaps.iterrows(), strict=True):
         found.setdefault(gap[by], []).append(_gap(gap) if same else f"{way}: {_gap(gap)}")
-    head = f"{style.wrapped(ways[0] if same else 'gap', 30)},<br>decades ({style.rate(gaps)})" if ways else ""
+    rate = f" ({style.rate(gaps)})" if (gaps["level"] > 0).any() else ""
+    head = f"{style.wrapped(ways[0] if same else 'gap', 30)},<br>decades{rate}" if ways else ""
     return {"": head, **{lane: "<br>".join(lines) for lane, lines in found.items()}}
 
 
 def _gap(gap: pd.Series) -> str:
-    """A gap with its interval and p; it is infinite where half of the runs never switched to one of the kinds."""
+    """A gap with its interval, if it has one, and p; infinite where half of the runs never switched to one of them."""
     value, lo, hi = (float(gap[column]) for column in ("value", "lo", "hi"))
     if np.isnan(value):
         return "no pair tells an order"
     p = f"p = {gap['p']:.3f}".replace(" 0.", " .") if gap["p"] >= 0.001 else "p < .001"
     middle = f"{value:+.2f}" if np.isfinite(value) else "beyond the record"
-    return f"{middle} ({lo:+.2f} to {hi:+.2f}), {p}".replace("-", "−").replace("inf", "∞")
+    interval = f" ({lo:+.2f} to {hi:+.2f})" if gap["level"] > 0 else ""
+    return f"{middle}{interval}, {p}".replace("-", "−").replace("inf", "∞")

@@ -102,11 +102,12 @@ class Faithful:
             yield dict(metric=metric, edges="random", **spread(mean.value[2:]))
 
     def circuit(self, subject: Subject) -> Array:
-        """The circuit of a run, bool `[edge]`, found on pairs that nothing is scored on."""
+        """The circuit of a run, bool `[edge]`, found on pairs that nothing is scored on; all edges, if it is blind."""
         model = subject.model(subject.kept(self.at))
         pairs = drawn(self.name, subject, self.n, self.kind, FOUND_ON)
         wiring = Wiring([model], pairs.clean, pairs.corrupt, pairs.position)
-        return discover(wiring, logit_difference(pairs), self.bar)
+        metric = logit_difference(pairs)
+        return discover(wiring, metric, self.bar) if wiring.gap(metric)[0] else np.ones(len(wiring.edges), bool)
 
 
 def spread(values: Array) -> Row:

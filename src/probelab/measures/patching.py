@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from probelab.answers import METRICS, kl_from
-from probelab.changes import gaussian, mean, partners, zero
+from probelab.changes import gaussian, known, mean, partners, zero
 from probelab.measures._contract import Row, needs_heads
 from probelab.measures._estimate import pooled
 from probelab.measures._pairs import drawn, kind_of, lots, numbers
 from probelab.places import SITES, Place, site_of
 from probelab.subject import Model, Subject
-from probelab.sweep import Sweep
+from probelab.sweep import Held, Sweep
 from synthetic_tasks import Batch, Task
 from synthetic_tasks.task import Pairs, choose, require
 
@@ -124,16 +124,24 @@ class Patching:
         ]
         cells, parts = self.cells(models[0], models[0].task, pairs)
         names = list(dict.fromkeys(cell.name for cell in cells))
-        middle: dict[str, Tensor] = {}
-        if self.change == "mean":
+
+        def averaged(part: Callable[[Held], Held]) -> dict[str, Tensor]:
+            total: dict[str, Tensor] = {}
             for rows, _ in several:
-                held = mean(Sweep(models, base[rows]).hold(base[rows], names))
-                middle = {
-                    name: middle.get(name, 0) + value * (len(base[rows]) / self.n) for name, value in held.items()
-                }
+                held = mean(part(Sweep(models, base[rows]).hold(base[rows], names)))
+                total = {name: total.get(name, 0) + value * (len(base[rows]) / self.n) for name, value in held.items()}
+            return total
+
+        over_all: dict[str, Tensor] = {}
+        if self.change == "mean":
+            over_all = averaged(lambda held: held)
+        if self.change == "gaussian":
+            middle = averaged(known)
+            squares = averaged(lambda held: {name: (x - middle[name]).square() for name, x in known(held).items()})
+            over_all = {name: value.sqrt() for name, value in squares.items()}
         found = []
         for rows, few in several:
-            found.append(self.effects(models, few, self.cells(models[0], models[0].task, few)[0], base, rows, middle))
+            found.append(self.effects(models, few, self.cells(models[0], models[0].task, few)[0], base, rows, over_all))
         return parts, Found(*(np.concatenate(part, axis=-1) for part in zip(*found, strict=True)))
 
     def effects(
@@ -143,19 +151,19 @@ class Patching:
         cells: list[Place],
         every: Batch,
         rows: slice,
-        middle: dict[str, Tensor],
+        over_all: dict[str, Tensor],
     ) -> Found:
-        """What is found of some of the pairs: `rows` of `every`; `middle` is the mean over them all."""
+        """What is found of some of the pairs: `rows` of `every`; `over_all` is the mean, or the spread, of all."""
         base, other = (pairs.corrupt, pairs.clean) if self.change == "denoise" else (pairs.clean, pairs.corrupt)
         sweep, names = Sweep(models, base, pairs.position), [cell.name for cell in cells]
         swapped = self.change in ("denoise", "noise")
         beside = sweep.beside(other, ["logits", *(names if swapped else [])])
-        source = beside if swapped else middle
+        source = beside if swapped else over_all
         if self.change == "resample":
             source = sweep.hold(every[partners(self.n)[rows]], names)
         if self.change in ("zero", "gaussian"):
             held = sweep.hold(base, names)
-            source = zero(held) if self.change == "zero" else gaussian(held, first=rows.start)
+            source = zero(held) if self.change == "zero" else gaussian(held, first=rows.start, width=over_all)
         metric = kl_from(sweep.unedited(lambda logits: logits)) if self.metric == "kl" else METRICS[self.metric](pairs)
         before, there = sweep.unedited(metric), sweep.answered(beside["logits"], metric)
         effect = sweep(cells, source, metric) - before.unsqueeze(1)

@@ -157,7 +157,16 @@ class Probe:
         return {metric: [row for part in parts for row in part[metric]] for metric in parts[0]}
 
     def _examine(self, x: Tensor, train: Tensor, test: Tensor, told: Told) -> dict[str, list[Row]]:
-        """Fit on the first half of `x [cell n d]`, and score on the second."""
+        """Fit on the first half of `x [cell n d]`, and score on the second; NaN where training has diverged."""
+        if not (finite := x.isfinite().all(-1).all(-1)).all():
+            found = self._examine(x.masked_fill(~finite[:, None, None], 0.0), train, test, told)
+            return {
+                metric: [
+                    row if known else {**row, **dict.fromkeys(("value", "lo", "hi"), np.nan)}
+                    for row, known in zip(rows, finite, strict=True)
+                ]
+                for metric, rows in found.items()
+            }
         cut, there = train.shape[2], test[:, :1] >= 0
         fit = ridge if self.kind == "ridge" else logistic
         scores = fit(x[:, :cut], train, told.classes, self.penalty)(x[:, cut:])

@@ -105,10 +105,15 @@ class Use:
     def _losses(self, model: Model, batch: Batch, site: str, asks: Question, donors: Array) -> dict[str, Array]:
         """Change -> loss of the held-out sequences, `[sequence pos]`; `none` is no change."""
         held, cut, at = model.cache(batch, [site])[site], len(asks.train), asks.positions
+        known = bool(held.isfinite().all())  # nothing is found where training diverged
+        held = held if known else torch.zeros_like(held)
         with one_thread():
             changes = self._changes(held[:, at].flatten(2).double(), asks, donors)
         test, found = batch[cut:], {}
         for name, change in changes.items():
+            if not known:
+                found[name] = np.full(test.targets.shape, np.nan)
+                continue
             new = held[cut:].clone()
             new[:, at] += change.to(new).reshape(new[:, at].shape)
             changed = replace(test, facts={**test.facts, CHANGED: new.cpu().numpy()})
