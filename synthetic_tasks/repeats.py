@@ -248,7 +248,7 @@ class Repeats(Task):
             choose("kind of pairs of repeats", kind or self.kinds[0], self.kinds)
         ]
         found: list[Pairs] = []
-        for _ in range(100):
+        while len(found) < 100 or any(len(pairs.answer) for pairs in found):
             clean = self.sample(rng, 256, "repeated")
             match = clean.facts["match"]
             before = latest(clean.tokens)

@@ -47,10 +47,10 @@ def medians(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def onsets(rows: pd.DataFrame, **more: Any) -> pd.DataFrame:
-    """Step 90 + 10 * head of each head and seed in layer 1; layer 0 never switched."""
+    """Step 90 + 10 * head of each head and seed in layer 1; layer 0 never switched, and its last head drifts."""
     found = rows.drop_duplicates(["seed", "layer", "head"])[["arm", "run", "seed", "layer", "head", "metric"]]
     date = (90.0 + 10 * found["head"]).where(found["layer"] == 1).astype(float)
-    status = np.where(found["layer"] == 1, "switched", "drift")
+    status = np.where(found["layer"] == 1, "switched", np.where(found["head"] == 3, "drift", "flat"))
     return found.assign(value=date, lo=0.8 * date, hi=1.5 * date, last=1024.0, since=1.0, status=status, **more)
 
 
@@ -118,12 +118,14 @@ def test_onsets_lie_on_their_curves_with_their_intervals(tmp_path: Path):
     for name, mark in marks.iterrows():
         around = effect(1, int(str(name)[-1]), 100)[7:9]  # steps 64 and 128
         assert mark["y"] == pytest.approx(np.interp(np.log(mark["x"]), np.log([64, 128]), around))
-    never = csv(figure, tmp_path).query("role == 'never'").set_index("component")
+    never = csv(figure, tmp_path).query("role in ['never', 'undated']").set_index("component")
     assert dict(never["x"]) == {"L0H3": 1024, "L0H2": 1024}, "of those that are named; what is grey has no mark"
+    assert dict(never["role"]) == {"L0H3": "undated", "L0H2": "never"}, "a drift is a change"
     assert never.loc["L0H3", "y"] == pytest.approx(effect(0, 3, 100)[-1])
     assert [trace.name for trace in role(figure, "key") if trace.showlegend] == [
         "onset (95 %)",
-        "no onset by the last step",
+        "changes, no date (drift, or under way at the end)",
+        "no date by the last step",
         "3 others",
     ]
     linear = causal(rows, onsets=onsets(rows), x="sequences", log_x=False)
@@ -141,9 +143,9 @@ def test_a_median_beyond_the_record_ends_in_an_arrow_and_what_is_unjudged_has_no
     assert [list(trace.x) for trace in arrows] == [[1024]] * 3
     assert "onset (75 %)" in [trace.name for trace in figure.data]
     unjudged = onsets(rows).assign(status="too few", value=np.nan)
-    assert not {"onset", "never"} & set(plotted(causal(rows, onsets=unjudged))["role"])
+    assert not {"onset", "never", "undated"} & set(plotted(causal(rows, onsets=unjudged))["role"])
     begun = onsets(rows).assign(status="begun", value=np.nan)
-    assert not {"onset", "never"} & set(plotted(causal(rows, onsets=begun))["role"])
+    assert not {"onset", "never", "undated"} & set(plotted(causal(rows, onsets=begun))["role"])
 
 
 def test_seeds_are_thin_and_medians_thick_with_either_kind_of_onset(tmp_path: Path):
@@ -268,8 +270,9 @@ def test_it_is_drawn_from_the_rows_of_a_study(tmp_path: Path):
     save_rows(out / "rows.parquet", pd.concat([table(), table().assign(measure="faithful", layer=pd.NA, head=pd.NA)]))
     drawn = pd.read_csv(draw_from_rows("planted", "causal", None, tmp_path)[1])
     end = drawn.query("role == 'component' and x == 1024").set_index("component")["y"]
-    assert end["L1H3"] == pytest.approx(effect(1, 3, 101)[-1]) and len(end) == len(HEADS)
-    assert set(drawn.query("role in ['onset', 'never']")["component"]) <= set(end.index) and "x_lo" in drawn
+    largest = max((effect(1, head, 101)[-1] for _, head in HEADS), key=abs)
+    assert end["L1H0"] == pytest.approx(largest) and len(end) == len(HEADS), "of several seeds: heads by their size"
+    assert set(drawn.query("role in ['onset', 'never', 'undated']")["component"]) <= set(end.index) and "x_lo" in drawn
     save_rows(out / "rows.parquet", table((100,)))
     alone = pd.read_csv(draw_from_rows("planted", "causal", "effect", tmp_path)[1])
     assert "seed" not in set(alone["role"]) and np.allclose(

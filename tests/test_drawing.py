@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import probelab as lab
 from probelab.drawing import DRAWN, draw_from_rows
 from probelab.figures import FIGURES
 from probelab.rows import save_rows
 from probelab.storage import RunError
+from synthetic_tasks import Repeats
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -82,8 +84,36 @@ def effects(site: str) -> list[dict]:
 def test_patching_has_the_medians_of_one_sweep(tmp_path: Path):
     found = drawn(tmp_path, effects("z"), "patching", "effect")
     assert sorted(found["z"]) == [0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5]
-    with pytest.raises(RunError, match="several sweeps .z denoise, q denoise"):
+    with pytest.raises(RunError, match="several sweeps; choose one with --set column=value, of site = q . z$"):
         drawn(tmp_path / "two", effects("z") + effects("q"), "patching", "effect")
+    one = draw_from_rows("planted", "patching", "effect", tmp_path / "two", where=["site=q"])[1]
+    assert sorted(pd.read_csv(one)["z"]) == [0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5]
+    for where, message in (("site=v", "no site among these rows 'v' known: q, z"), ("sight=z", "did you mean 'site'")):
+        with pytest.raises(ValueError, match=message):
+            draw_from_rows("planted", "patching", "effect", tmp_path / "two", where=[where])
+
+
+def test_heads_of_several_seeds_are_compared_by_their_size(tmp_path: Path):
+    """Seed 101 has the large head of layer 0 where seed 100 has the small one: a median by number shows neither."""
+    rows = [row | ({"head": 1 - row["head"]} if row["seed"] == 101 else {}) for row in effects("z")]
+    found = drawn(tmp_path, rows, "patching", "effect")
+    assert sorted(found["z"]) == [0, 0.5, 1, 1.5, 10, 10.5, 11, 11.5]
+    page = (tmp_path / "figures" / "planted" / "patching-effect.html").read_text()
+    assert "heads by effect" in page
+
+
+def test_measurements_of_a_run_are_told_apart_by_their_dials(tmp_path: Path):
+    run = lab.train(Repeats(tokens=8, length=8), steps=2, batch=4, out=tmp_path)
+    for metric in ("logit_difference", "log_prob"):
+        lab.measure(run, lab.measures.Patching(by=("head",), n=4, metric=metric))
+    with pytest.raises(RunError, match="of patching.metric = log_prob . logit_difference"):
+        draw_from_rows(run.name, "patching", None, tmp_path)
+    drawn = pd.read_csv(draw_from_rows(run.name, "patching", None, tmp_path, where=["patching.metric=log_prob"])[1])
+    rows = lab.rows(tmp_path, "patching")
+    assert set(rows["patching.metric"]) == {"logit_difference", "log_prob"} and "patching.n" not in rows
+    wanted = rows[(rows["patching.metric"] == "log_prob") & (rows["metric"] == "effect")]
+    assert sorted(drawn["z"]) == pytest.approx(sorted(wanted["value"]), abs=1e-3)
+    assert "patching.metric" not in lab.rows(tmp_path, "patching", dials=False)
 
 
 def test_lens_has_a_panel_for_each_position_unless_they_are_pooled(tmp_path: Path):
@@ -101,3 +131,13 @@ def test_lens_has_a_panel_for_each_position_unless_they_are_pooled(tmp_path: Pat
     }
     pooled = [row | dict(pos=None, value=20.0) for row in rows if row["pos"] == 1]
     assert drawn(tmp_path / "both", rows + pooled, "lens")["y"].min() == 20
+
+
+@pytest.mark.parametrize("figure, measure", [("causal", "patching"), ("probes", "probe"), ("edges", "edges")])
+def test_what_was_not_measured_is_named(tmp_path: Path, figure: str, measure: str):
+    run = lab.train(Repeats(tokens=8, length=8), steps=1, batch=4, out=tmp_path)
+    lab.measure(run, "loss")
+    with pytest.raises(
+        RunError, match=f"{figure} draws what {measure} finds: run `probelab measure .* {measure}` first"
+    ):
+        draw_from_rows(run.name, figure, None, tmp_path)

@@ -12,6 +12,7 @@ import pytest
 
 import probelab.figures
 from probelab.figures import FIGURES, dynamics, heads, pattern, phases, plotted, save
+from probelab.figures._axis import Axis
 from probelab.rows import tidy
 
 STEPS = np.array([0, 1, 3, 10, 30, 100, 300, 1000])
@@ -319,3 +320,15 @@ def test_a_full_disk_leaves_the_last_figure(drawn: dict, tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match="No space left"):
         save(drawn["heads"].update_layout(title_text="new"), tmp_path, "heads", images=())
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "first, last", [(210, 290), (210, 450), (233, 1000), (1040, 1090), (30, 1000), (2000, 600_000), (1, 1e6)]
+)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_logarithm_has_labels_that_part_it(first: float, last: float, narrow: bool):
+    """Two at least, from one end to the other, and no more than can be read."""
+    ticks = np.array(Axis("step", True, first, last, None).layout(narrow)["tickvals"])
+    assert 2 <= len(ticks) <= 9 and ticks.min() >= first and ticks.max() <= last
+    apart = np.diff(np.log([first, *ticks, last])) / np.log(last / first)
+    assert apart.max() < 0.7 and np.diff(ticks).min() > 0

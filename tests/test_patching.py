@@ -332,7 +332,7 @@ def test_recovery_is_a_ratio_of_means_and_unknown_where_there_is_no_gap():
     [
         (dict(site="zz"), "did you mean"),
         (dict(by=("head", "neuron")), "head"),
-        (dict(site="resid_pre", by=("head",)), "axes of the site resid_pre"),
+        (dict(site="resid_pre", by=("head",)), "parts of the site resid_pre apart: position, role"),
         (dict(change="denoising"), "did you mean 'denoise'"),
         (dict(metric="logit"), "no metric"),
         (dict(by=("position", "role")), "not both"),

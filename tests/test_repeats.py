@@ -219,3 +219,11 @@ def test_the_longest_that_fits_is_allowed():
 def test_golden_first_batch():
     """A change here moves every result: raise the task's version, and say so in the change log."""
     assert batch(Repeats(), 0, 0, n=1).tokens[0, :8].tolist() == [62, 14, 58, 52, 59, 42, 31, 54]
+
+
+def test_pairs_are_drawn_until_there_are_enough():
+    """Ten thousand come out of more than one draw; where no token is alone, none ever does."""
+    pairs = Repeats(tokens=64, length=8).pairs(stream("many"), 60_000)
+    assert len(pairs.answer) == 60_000
+    with pytest.raises(ValueError, match="no pairs of repeats at tokens = 3, zipf = 60.0: every token came before"):
+        Repeats(tokens=3, length=8, zipf=60.0).pairs(stream("none"), 4)

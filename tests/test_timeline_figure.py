@@ -93,7 +93,7 @@ def test_what_never_switched_is_an_open_arrow_at_its_last_step():
     assert not len(drawn.query("component == 'L0' and kind == 'used'")), "it could not be judged"
     arrows = [t.marker.symbol for t in figure.data if t.meta["role"] in ("never", "begun")]
     assert sorted(arrows) == ["triangle-left-open", "triangle-right-open", "triangle-right-open"]
-    assert {"no onset by the last step", "under way at the first step"} <= {t.name for t in figure.data if t.showlegend}
+    assert {"no date by the last step", "under way at the first step"} <= {t.name for t in figure.data if t.showlegend}
 
 
 def test_bars_go_from_the_first_mark_to_the_last_and_are_paler_where_one_is_none():

@@ -135,13 +135,16 @@ def draw(
         ),
     ],
     metric: Annotated[str | None, typer.Option(help="Which metric, where the figure asks for one.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--set", help="Only rows with this: site=z, patching.metric=log_prob")
+    ] = None,
     png: Annotated[bool, typer.Option("--png", help="Also as PNG, if a browser is found.")] = False,
     out: Out = None,
 ) -> None:
     """Draw any figure from rows alone."""
     from probelab.drawing import draw_from_rows
 
-    for path in draw_from_rows(what, figure, metric, out, png):
+    for path in draw_from_rows(what, figure, metric, out, png, where or ()):
         print(path)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -12,30 +13,69 @@ import plotly.graph_objects as go
 from probelab.curves import across, onset, order, over_seeds
 from probelab.figures import FIGURES, save
 from probelab.figures._tables import PARTS
-from probelab.rows import ends, load_rows, pick, tidy
+from probelab.rows import ends, load_rows, pick, tidy, with_asked
 from probelab.runs import Folder, load_arrays
-from probelab.storage import RunError, home, located, reach
-from synthetic_tasks.task import choose
+from probelab.storage import RunError, home, located, reach, read
+from synthetic_tasks.task import choose, require
+
+NEEDED = {  # the measure of a figure, where its metric is not chosen
+    **{figure: figure for figure in ("lens", "attribution", "patching", "edges")},
+    **{"causal": "patching", "probes": "probe", "heads": "heads", "phases": "strategy"},
+}
+SETTINGS = ("site", "change", "target", "pairs", "arm")  # what tells sweeps apart, beside dials
 
 
 def draw_from_rows(
-    what: str, figure: str, metric: str | None = None, out: str | Path | None = None, png: bool = False
+    what: str,
+    figure: str,
+    metric: str | None = None,
+    out: str | Path | None = None,
+    png: bool = False,
+    where: Sequence[str] = (),
 ) -> list[Path]:
-    """Draw a figure of a run folder or of a reproduced study, and return the files written."""
+    """Draw a figure of a run folder or of a reproduced study, and return the files written.
+
+    where  rows to draw, as "column=value"; where a run was measured several times with one measure, the dials that
+           tell these measurements apart are columns, too: "patching.metric=log_prob"
+    """
     choose("figure", figure, FIGURES)
-    study = home(out) / "figures" / what
+    study, images = home(out) / "figures" / what, ("png",) if png else ()
+    name = "-".join(filter(None, (figure, metric, *(text.replace("/", "_") for text in where))))
     if (study / "rows.parquet").exists():
-        made = DRAWN[figure](load_rows(study / "rows.parquet"), metric, None)
-        return save(made, study, "-".join(filter(None, (figure, metric))), ("png",) if png else ())
+        rows = chosen_of(load_rows(study / "rows.parquet"), where)
+        return save(DRAWN[figure](rows, metric, None), study, name, images)
     folder = opened(what, out)
-    found = sorted((folder.path / "rows").glob("*.parquet"))
-    rows = tidy(pd.concat([load_rows(path) for path in found], ignore_index=True)) if found else pd.DataFrame()
+    rows = chosen_of(rows_in(folder), where)
     if not len(rows) and figure != "pattern":
         raise RunError(f"{folder.path} has no rows yet: run `probelab measure {folder.path} loss` first")
+    needed = NEEDED.get(figure)
+    if needed and metric is None and not (rows["measure"] == needed).any():
+        raise RunError(f"{figure} draws what {needed} finds: run `probelab measure {folder.path} {needed}` first")
     made = DRAWN[figure](rows.assign(arm=folder.spec.task.name), metric, folder)
-    return save(
-        made, home(out) / "figures" / folder.name, "-".join(filter(None, (figure, metric))), ("png",) if png else ()
-    )
+    return save(made, home(out) / "figures" / folder.name, name, images)
+
+
+def rows_in(folder: Folder) -> pd.DataFrame:
+    """All rows of a run, with the dials that they were measured with."""
+    found = sorted((folder.path / "rows").glob("*.parquet"))
+    if not found:
+        return pd.DataFrame()
+    table = pd.concat([load_rows(path).assign(asked=path.stem) for path in found], ignore_index=True)
+    asked = {path.stem: json.loads(read(path.with_suffix(".json"))) for path in found}
+    return tidy(with_asked(table, asked, every=True))
+
+
+def chosen_of(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
+    """The rows with these values; a dial of one measure chooses among its rows alone."""
+    for text in where:
+        name, is_set, value = text.partition("=")
+        choose("column of these rows", name, [c for c in sorted(map(str, rows)) if rows[c].nunique(dropna=False) > 1])
+        require(bool(is_set), "--set", text, "column=value, such as site=z")
+        there = rows[name].astype(str)
+        others = rows["measure"] != name.split(".")[0] if "." in name and "measure" in rows else False
+        choose(f"{name} among these rows", value, sorted(there[rows[name].notna()].unique()))
+        rows = rows[(there == value) | others]
+    return rows
 
 
 def opened(what: str, out: str | Path | None) -> Folder:
@@ -153,23 +193,27 @@ def draw_lens(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> 
 
 
 def draw_attribution(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
-    chosen = pick(rows, metric=["attribution", "logit_difference"], pos=None)
-    return FIGURES["attribution"](of_seeds(chosen, "arm", "metric", "component", "layer", "head"))
+    chosen, seed = first_seed(pick(rows, metric=["attribution", "logit_difference"], pos=None))
+    return FIGURES["attribution"](chosen, title=f"Direct logit attribution over training{seed}")
 
 
 def draw_patching(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
-    chosen, parts = one_sweep(rows, metric or "effect", "patching")
-    return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect")
+    chosen, parts = one_sweep(rows, metric or "effect")
+    chosen, ranks = by_size(chosen)
+    title, unit = labels(chosen, metric or "effect", ranks)
+    return FIGURES["patching"](of_seeds(chosen, "arm", "metric", *parts), metric or "effect", title=title, z_title=unit)
 
 
 def draw_causal(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
-    chosen, parts = one_sweep(rows, metric or "effect", "causal")
+    chosen, parts = one_sweep(rows, metric or "effect")
+    chosen, ranks = by_size(chosen)
+    title, unit = labels(chosen, metric or "effect", ranks)
     dated = onset(chosen, by=("arm", "run", "metric", *parts))
     if len(dated) == len(dated.drop_duplicates(["arm", *parts])):
-        return FIGURES["causal"](chosen, metric=metric or "effect", onsets=dated)
+        return FIGURES["causal"](chosen, metric=metric or "effect", onsets=dated, title=title, y_title=unit)
     keys = ("arm", "metric", *parts)
     band, medians = over_seeds(chosen, by=keys), across(dated, by=keys)
-    return FIGURES["causal"](chosen, metric=metric or "effect", band=band, onsets=medians)
+    return FIGURES["causal"](chosen, metric=metric or "effect", band=band, onsets=medians, title=title, y_title=unit)
 
 
 def draw_timeline(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
@@ -201,8 +245,9 @@ def draw_probes(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -
 
 
 def draw_edges(rows: pd.DataFrame, metric: str | None, folder: Folder | None) -> go.Figure:
-    chosen = pick(rows, metric=metric or "edge_effect")
-    return FIGURES["edges"](of_seeds(chosen, "arm", "metric", "sender", "receiver"), metric or "edge_effect")
+    chosen, seed = first_seed(pick(rows, metric=metric or "edge_effect"))
+    title = (metric or "edge_effect").replace("_", " ").capitalize()
+    return FIGURES["edges"](chosen, metric or "edge_effect", title=f"{title} over training{seed}")
 
 
 def of_seeds(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
@@ -210,16 +255,57 @@ def of_seeds(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     return over_seeds(rows, by=by) if rows.groupby("arm")["run"].nunique().max() > 1 else rows
 
 
-def one_sweep(rows: pd.DataFrame, metric: str, figure: str) -> tuple[pd.DataFrame, list[str]]:
+def first_seed(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of the first seed, where there are several, and what to say of it: no head is the same in two seeds."""
+    if rows.groupby("arm")["run"].nunique().max() < 2:
+        return rows, ""
+    return pick(rows, seed=(seed := int(rows["seed"].min()))), f", seed {seed}"
+
+
+def by_size(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Heads of several seeds by their size at the end in their layer, 0 the largest, and what to say of it.
+
+    Their numbers mean nothing across seeds, and a median over them would be of unlike parts.
+    """
+    if rows.groupby("arm")["run"].nunique().max() < 2 or "head" not in rows or rows["head"].isna().all():
+        return rows, ""
+    layers = ["arm", "run", "layer"]
+    size = ends(rows, ("arm", "run")).groupby([*layers, "head"])["value"].agg(lambda effect: effect.abs().sum())
+    rank = size.groupby(layers).rank(ascending=False, method="first").sub(1).rename("rank").reset_index()
+    ranked = rows.merge(rank, on=[*layers, "head"])
+    return ranked.assign(head=ranked["rank"].astype("Int64")).drop(columns="rank"), "heads by effect"
+
+
+def labels(rows: pd.DataFrame, metric: str, ranks: str) -> tuple[str, str]:
+    """Of a sweep: the title, and what the values are, where the rows tell."""
+    change, site, pairs = (
+        " and ".join(map(str, rows[c].dropna().unique())) if c in rows else "" for c in ("change", "site", "pairs")
+    )
+    title = f"{metric.capitalize()} over training: {change} {site}{f', {pairs} pairs' if pairs else ''}"
+    asked = rows["patching.metric"].iloc[0] if "patching.metric" in rows else ""
+    units = {
+        "logit_difference": "logit difference",
+        "log_prob": "log-probability, nats",
+        "rank": "rank",
+        "kl": "KL, nats",
+    }
+    unit = f"change of the {units[asked]}" if metric == "effect" and asked in units else ""
+    return f"{title}; {ranks}" if ranks else title, unit
+
+
+def one_sweep(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows of one sweep over components, and the columns that tell these apart."""
     chosen = pick(rows, **({"measure": "patching"} if metric in ("effect", "recovery") else {}), metric=metric)
     parts = [column for column in PARTS if column in chosen and chosen[column].notna().any()]
-    settings = [column for column in ("site", "change", "target") if column in chosen]
-    sweeps = pd.concat([chosen[settings], chosen[parts].notna()], axis=1).drop_duplicates()
+    dials = [c for c in map(str, chosen) if c in SETTINGS or "." in c and c.split(".")[0] in set(chosen["measure"])]
+    dials = [c for c in dials if chosen[c].notna().any()]
+    sweeps = pd.concat([chosen[dials], chosen[parts].notna()], axis=1).drop_duplicates()
     twice = chosen.duplicated([column for column in ("arm", "run", "step", *parts) if column in chosen]).any()
     if len(sweeps) > 1 or twice:
-        listed = ", ".join(" ".join(map(str, sweep)) for sweep in sweeps[settings].itertuples(index=False))
-        raise RunError(f"these rows hold several sweeps ({listed}): draw one with lab.figures.{figure}(rows)")
+        told = [c for c in dials if chosen[c].nunique(dropna=False) > 1 and c.split(".")[-1] not in SETTINGS[:2]]
+        told = [c for c in dials if c in SETTINGS[:2] and chosen[c].nunique() > 1] + told
+        listed = "; ".join(f"{c} = {' | '.join(sorted(chosen[c].dropna().astype(str).unique()))}" for c in told)
+        raise RunError(f"these rows hold several sweeps; choose one with --set column=value, of {listed or 'an arm'}")
     return chosen, parts
 
 

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 from pyarrow import ArrowException, BufferReader, concat_tables
 from pyarrow.parquet import read_table
 
 from probelab.kinds import hashed, written
-from probelab.rows import tidy, with_dials
+from probelab.rows import tidy, with_asked, with_dials
 from probelab.runs import FORMAT
 from probelab.spec import columns
 from probelab.storage import RunError, below, contents, home, parsed, reach, remote
@@ -52,7 +53,8 @@ def listed(out: Path) -> Iterator[str]:
 def rows(out: str | Path | None = None, measure: str | None = None, dials: bool = True) -> pd.DataFrame:
     """The rows of every run under a results folder (default: where results go), of one measure or of all.
 
-    dials  join the dials of the runs as columns (`task.zipf`, `model.layers`)
+    dials  join the dials of the runs as columns (`task.zipf`, `model.layers`), and those that tell measurements with
+           one measure apart (`patching.metric`)
 
     Errors: there are none; a run that cannot be read.
     """
@@ -68,11 +70,13 @@ def rows(out: str | Path | None = None, measure: str | None = None, dials: bool 
             f"no rows{f' of {measure}' if measure else ''} in {home(out)}: reproduce a study, or measure runs"
         )
     try:
-        table = tidy(fetched(files) if remote(files[0]) else in_place(files))
+        table = fetched(files) if remote(files[0]) else in_place(files)
     except (duckdb.Error, ArrowException) as error:
         raise RunError(f"the rows in {home(out)} cannot be read: {str(error).splitlines()[0]}") from error
     if not dials:
-        return table
+        return tidy(table.drop(columns="asked"))
+    one = {path.stem: path.with_suffix(".json") for path in files}  # measured alike, named alike
+    table = tidy(with_asked(table, dict(zip(one, map(parsed, contents([*one.values()])), strict=True))))
     have = sorted({file.parent.parent for file in files})
     texts = contents([path / "spec.json" for path in have])
     specs = zip(have, texts, strict=True)
@@ -80,14 +84,20 @@ def rows(out: str | Path | None = None, measure: str | None = None, dials: bool 
 
 
 def in_place(files: list[Path]) -> pd.DataFrame:
-    """Parquet files as one table."""
-    query = "from read_parquet($files, union_by_name = true)"
+    """Parquet files as one table; the column `asked` has their names."""
+    query = (
+        "select * exclude filename, parse_filename(filename, true) as asked "
+        "from read_parquet($files, union_by_name = true, filename = true)"
+    )
     return duckdb.connect().execute(query, parameters={"files": [*map(str, files)]}).df()
 
 
 def fetched(files: list[Path]) -> pd.DataFrame:
     """The same of a URL: many small files are fetched side by side, which DuckDB does not do over fsspec."""
-    tables = [read_table(BufferReader(data)) for data in contents(files)]
+    tables = [
+        (table := read_table(BufferReader(data))).append_column("asked", pa.repeat(path.stem, len(table)))
+        for path, data in zip(files, contents(files), strict=True)
+    ]
     return concat_tables(tables, promote_options="permissive").to_pandas()
 
 

@@ -3,7 +3,7 @@
 A change of the residual stream at position p, behind the attention of the last layer but one, alters one key and one
 value of the last layer, and the reader's own stream where p is read. So the last layer's scores at the position read
 change in one entry, and everything else there is the base's. In the last layer itself only p = read matters. What
-changes many positions of the last layer but one is in `ripple`.
+changes many positions of earlier layers is in `ripple`.
 """
 
 from __future__ import annotations

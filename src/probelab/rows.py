@@ -95,6 +95,29 @@ def with_dials(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> pd
     return table.merge(described, on="run", how="left")
 
 
+def with_asked(table: pd.DataFrame, asked: Mapping[str, Mapping[str, Any]], every: bool = False) -> pd.DataFrame:
+    """The table, whose column `asked` names measurements, with the dials that tell those of one measure apart.
+
+    As columns `<measure>.<dial>`, such as `patching.metric`, in place of `asked`; all dials, if `every`.
+    """
+    known = {name: dials for name, dials in asked.items() if "name" in dials}
+    described = pd.DataFrame({"asked": list(known)})
+    for measure in dict.fromkeys(dials["name"] for dials in known.values()):
+        mine = {name: dials for name, dials in known.items() if dials["name"] == measure}
+        for dial in dict.fromkeys(dial for dials in mine.values() for dial in dials):
+            values = {name: said(dials.get(dial)) for name, dials in mine.items()}
+            if dial != "name" and (every or len(set(values.values())) > 1):
+                described[f"{measure}.{dial}"] = described["asked"].map(values)
+    return table.merge(described, on="asked", how="left").drop(columns="asked")
+
+
+def said(value: Any) -> Any:
+    """A dial as it is set on the command line: `head,position`, `none`."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else value if isinstance(value, (int, float, str)) else str(value)
+
+
 def ends(table: pd.DataFrame, by: Sequence[str] = ("run",)) -> pd.DataFrame:
     """The rows of the last step of each run; `by` arm and run where arms may share a run and differ in length."""
     return table[table["step"] == table.groupby(list(by))["step"].transform("max")]

@@ -41,7 +41,7 @@ class Sweep:
     read    the position of each sequence that the metric reads, int `[batch]`; None: all positions
 
     A change at one position is followed along the one way that it can take (`reach`); one that changes many positions
-    of the last layer but one, row by row (`ripple`); all others start at the layer that they change (`onward`). Each
+    behind the layer that it is in, row by row (`ripple`); others start at the layer that they change (`onward`). Each
     gives what one whole pass a cell gives (`one_by_one`), which clamped and recurrent models take.
     """
 

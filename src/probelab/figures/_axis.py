@@ -69,12 +69,12 @@ class Axis:
             return dict(range=[-0.02 * self.last, 1.02 * self.last], title_text=UNITS[self.counts])
         pad = 0.015 * np.log10(self.last / self.left)
         decades = range(int(np.floor(np.log10(self.left))), int(np.ceil(np.log10(self.last))) + 1)
-        multiples = (1,) if self.last / self.first > (30 if narrow else 300) else (1, 2, 5)
-        ticks, fine = (
+        fine, *coarser = (
             [m * 10.0**d for d in decades for m in which if self.first <= m * 10.0**d <= self.last]
-            for which in (multiples, range(1, 10))
+            for which in (range(1, 10), (1,), (1, 2, 5), (1, 2, 3, 5, 7))
         )
-        ticks = ticks if len(ticks) > 2 else even(self.first, self.last)
+        coarser = coarser if self.last / self.first > (30 if narrow else 300) else coarser[1:]
+        ticks = next((some for some in coarser if len(some) > 2 - narrow), even(self.first, self.last))
         zero = [self.zero] if self.zero else []
         return dict(
             type="log",

@@ -19,7 +19,7 @@ ENDS: dict[str, Any] = dict(showlegend=False, cliponaxis=False)
 NAMES = {
     "later": "median later than the last step",
     "onset": "onset of a seed (95 %)",
-    "never": "seed that never switched",
+    "never": "seed without a date by the last step",
     "begun": "seed under way at the first step",
     "published": "published",
 }

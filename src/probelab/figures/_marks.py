@@ -13,6 +13,7 @@ from probelab.figures._axis import Axis
 from probelab.figures._style import INK, tint
 
 Coords = Mapping[str, Any]
+UNDATED = {"drift": "a drift", "unfinished": "under way"}  # statuses of curves that change all the same
 Dates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -74,32 +75,44 @@ def cross(x: Any, y: Any, ink: str, coords: Coords, **style: Any) -> go.Scatter:
 def onsets(dated: pd.DataFrame, curve: pd.DataFrame, axis: Axis, ink: str, coords: Coords) -> list[go.Scatter]:
     """Onset rows of a curve as marks on it with their intervals, or a cross where it ended without one.
 
-    Rows of `curves.onset` say their `status`; those of `curves.across` do not, and have no value where the median is
-    later than the record; an interval that goes on beyond it ends in an arrow. What could not be judged, or was under
-    way at the first step, has no mark.
+    Rows of `curves.onset` say their `status`: what changes but has no date (it drifts, or is under way when the record
+    ends) has a cross of its own. Those of `curves.across` do not, and have no value where the median is later than the
+    record; an interval that goes on beyond it ends in an arrow. What could not be judged, or was under way at the first
+    step, has no mark.
     """
     status = dated["status"] if "status" in dated else pd.Series("switched", dated.index)
     there, look = dated["value"].notna() & (status == "switched"), dict(showlegend=False)
     if there.any():
         dates = axis.dates(dated.loc[there], curve)
+        end = float(axis.convert(dated.loc[there, "last"].max(), curve))
+        dates = dates[0], dates[1], np.minimum(dates[2], end)
         trace = mark(dates, height(curve, axis, dates[0]), "white", ink, "onset", coords, **look)
         beyond = np.isinf(dated.loc[there, "hi"].to_numpy(float))
         trace.update(customdata=np.c_[dates[1], np.where(beyond, np.inf, dates[2])])
         shape = dict(symbol="triangle-right-open", size=9, color=ink, line_width=1.5)
         arrow = dict(mode="markers", marker=shape, meta={"role": "key"}, hoverinfo="skip", cliponaxis=False, **look)
-        ends = [go.Scatter(arrow, x=np.full(beyond.sum(), axis.last), y=np.asarray(trace.y)[beyond])]
+        ends = [go.Scatter(arrow, x=np.full(beyond.sum(), end), y=np.asarray(trace.y)[beyond])]
         return [trace, *(ends if beyond.any() else [])]
     never = dated.loc[~status.isin(["too few", "begun"])].iloc[:1]
     if not len(never):
         return []
     last = axis.convert(never["last"], curve)
+    there = status[never.index[0]]
+    if there in UNDATED:
+        said = dict(symbol="cross-thin", hovertemplate=f"{UNDATED[there]}: no date until %{{x:,.5~g}}")
+        nothing = np.full(1, np.nan)
+        return [mark((last, nothing, nothing), height(curve, axis, last), ink, ink, "undated", coords, **said, **look)]
     return [cross(last, height(curve, axis, last), ink, coords, **look)]
 
 
 def onset_keys(traces: Iterable[go.Scatter], rate: str) -> list[go.Scatter]:
     """Entries of the legend for those marks of `onsets` that are among the traces."""
     roles = {role(trace) for trace in traces}
-    looks = {"onset": (f"onset ({rate})", "circle", "white"), "never": ("no onset by the last step", "x-thin", INK)}
+    looks = {
+        "onset": (f"onset ({rate})", "circle", "white"),
+        "undated": ("changes, no date (drift, or under way at the end)", "cross-thin", INK),
+        "never": ("no date by the last step", "x-thin", INK),
+    }
     return [
         key(name, mode="markers", marker=dict(symbol=symbol, size=7, color=fill, line=dict(color=INK, width=1.5)))
         for kind, (name, symbol, fill) in looks.items()

@@ -51,7 +51,8 @@ def curves(table: pd.DataFrame, keys: list[str], x: str) -> list[tuple[dict[str,
         place = ", ".join(f"{k} {here[k]}" for k in places)
         raise ValueError(
             f"{len(same)} values at {place}: they differ in {', '.join(free) or 'value alone'}; "
-            "a curve has one value a place: keep some of the rows, or take their median first"
+            "a curve has one value a place: keep some of the rows (probelab draw: --set column=value), "
+            "or take their median first"
         )
     groups = [rows.sort_values(x) for _, rows in table.groupby(keys, sort=False, dropna=False)]
     return [({key: rows[key].iloc[0] for key in keys}, rows) for rows in groups]
@@ -69,7 +70,7 @@ def part(column: str, value: Any) -> str:
 
 def told(table: pd.DataFrame, by: str) -> list[str]:
     """The columns that tell components apart: `by`, or for "component", if it is no column, what a part is told by."""
-    if by != "component" or by in table:
+    if by != "component" or (by in table and table[by].notna().any()):
         return [choose("column in this table", by, list(table.columns))]
     found = [column for column in PARTS if column in table and table[column].notna().any()]
     found += [column for column in SETTINGS if column in table and table[column].nunique() > 1]

@@ -15,7 +15,15 @@ from probelab.figures._axis import Axis, panel
 from probelab.figures._tables import components, curves, levels, matching, reach, select, told, where
 
 ALONE, STACKED = 400, 220  # pixels of height of a panel
-LAYERS = ("band", "seed", "component", "key", "never", "onset")  # from below; what has no name lies lower still
+LAYERS = (
+    "band",
+    "seed",
+    "component",
+    "key",
+    "never",
+    "undated",
+    "onset",
+)  # from below; what has no name lies lower still
 OTHERS = dict(color=style.PALE, width=1)
 NOTE = dict(text="no effect", x=0.08, xanchor="left", yanchor="top", font=dict(size=11, color=style.GREY))
 DASHES = ("solid", "dash", "dot")  # of components beyond the colours
@@ -45,7 +53,8 @@ def causal(
             where they differ), as L1H0
     panels  a panel for each value of this column: arm, seed, ...
     onsets  rows of `curves.across` or `curves.onset`: value, lo, hi (steps), last. One for each (panels, by) is marked
-            on the thick curve, those of several seeds on the curves of the seeds. A cross: none by the last step
+            on the thick curve, those of several seeds on the curves of the seeds. Crosses: none by the last step, or a
+            change without a date
     band    medians over seeds, with lo and hi: what `curves.over_seeds` gives. A table of one seed, or of medians,
             needs none: its curves have their own intervals. Those of less than half of the seeds are left out
     lines   label -> level, or rows with `strategy` and a constant value; one at 0 is always there

@@ -31,12 +31,12 @@ def patching(
     rows    layer, step, value, and what parts are told by (head, pos, role, key, neuron); one value a cell and step: of
             one run, or the medians that `curves.over_seeds` gives
     metric  effect, or recovery
-    across  what goes to the right: pos or role, where there is one
+    across  what goes to the right; the first of pos, role, key, neuron, head that there is, or else layer
     Of more than `most` checkpoints so many are drawn, evenly spaced in their list. One colour scale serves all.
     """
     rows = select(rows, metric, "layer", "step").dropna(subset=["layer"])
     told = [column for column in ACROSS if column in rows and rows[column].notna().any()] or ["layer"]
-    across = told[0] if across is None and told else choose("column to draw across", across or "pos", told)
+    across = told[0] if across is None else choose("column to draw across", across, told)
     down = [column for column in dict.fromkeys(["layer", *reversed(told)]) if column != across]
     curves(rows, [*down, across], "step")  # one value a cell and step, or an error that says what to choose
     rows = rows.sort_values([*down, across])

@@ -137,7 +137,7 @@ def _keys(traces: Iterable[go.Scatter], several: bool) -> list[go.Scatter]:
     roles, ink = {marks.role(trace) for trace in traces}, style.INK
     looks = {
         "a seed": ("onset" in roles and several, dict(TICK, line=dict(color=ink, width=1.5))),
-        "no onset by the last step": (bool(roles & {"never", "later"}), lanes.symbol("later", ink)),
+        "no date by the last step": (bool(roles & {"never", "later"}), lanes.symbol("later", ink)),
         "under way at the first step": ("begun" in roles, lanes.symbol("begun", ink)),
     }
     return [marks.key(name, mode="markers", marker=look) for name, (drawn, look) in looks.items() if drawn]

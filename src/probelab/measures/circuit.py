@@ -46,11 +46,11 @@ class Circuit:
 
     def __call__(self, subject: Subject) -> Iterator[Row]:
         needs_heads(self.name, subject)
-        batch = subject.batch(self.n, self.split)
-        if "classes" not in batch.facts or "item" not in batch.facts:
+        if not {"classes", "item"} <= set(subject.task.facts):
             raise ValueError(
                 f"circuit needs the facts `classes` and `item`, and {subject.task.name!r} has none: measure heads"
             )
+        batch = subject.batch(self.n, self.split)
         length = batch.tokens.shape[1]
         alike = np.tril(np.ones((length, length))) / np.arange(1, length + 1)[:, None]
         everywhere = looked(batch, np.broadcast_to(alike, (len(batch), 1, length, length)))

@@ -61,12 +61,14 @@ class Patching:
     version = 2
 
     def __post_init__(self) -> None:
+        require(isinstance(self.by, tuple), "by", self.by, "a tuple, such as ('head', 'position')")
         choose("site", self.site, [site for site in SITES if site != "readout"])
         axes = SITES[self.site][1].split()
         for axis in self.by:
             choose("axis of `by`", axis, AXES)
             there = {"position": "pos", "role": "pos"}.get(axis, axis)
-            require(there in axes, "by", self.by, f"axes of the site {self.site}: {' '.join(axes)}")
+            words = [word for axis in axes for word in {"pos": ("position", "role")}.get(axis, (axis,)) if word in AXES]
+            require(there in axes, "by", self.by, f"what tells parts of the site {self.site} apart: {', '.join(words)}")
         require(len(set(self.by)) == len(self.by), "by", self.by, "each axis once")
         require(not {"position", "role"} <= set(self.by), "by", self.by, "position or role, not both")
         choose("change", self.change, CHANGES)
@@ -88,7 +90,8 @@ class Patching:
         """Every part of the site in every layer, and its coordinates."""
         length, spec = pairs.clean.tokens.shape[1], model.spec
         layers = [layer for layer in range(spec.layers) if site_of(self.site, layer) in model.sites]
-        require(bool(layers), "site", self.site, f"a site of this model: {', '.join(model.sites)}")
+        short = [site for site, (full, _) in SITES.items() if full.format(0) in model.sites]
+        require(bool(layers), "site", self.site, f"a site of this model: {', '.join(short)}")
         places, coordinates = [], []
         for layer in layers if "{}" in SITES[self.site][0] else [0]:
             spans = {

@@ -265,7 +265,7 @@ def draw(table: pd.DataFrame, dated: pd.DataFrame, arrays: Mapping[str, Any]) ->
         band=over_seeds(heads, by=("arm", "component", "metric")),
         onsets=across(onset(heads, by=("run", "component")), by=("arm", "component")),
         title="What each head moves, on pairs that differ in where the answer stands",
-        y_title="log-probability of the answer (nats)",
+        y_title="change of the answer's log-probability (nats)",
     )
     ready = pick(late, measure="ready", metric=["model", "given", "looks"]).drop(columns="head", errors="ignore")
     drawn["ready"] = figures.multiples(
