@@ -343,7 +343,7 @@ def test_tasks_without_these_facts_are_told_what_to_measure_instead():
         table(Circuit(4, "train"), markov)
     with pytest.raises(ValueError, match="mixture needs the strategy 'icl', and 'markov' has uniform, "):
         table(Mixture(("train",), n=4), markov)
-    for measure in (Classify(n=4), Circuit(4), Mixture(n=4)):
+    for measure in (Classify(n=4), Mixture(n=4)):
         with pytest.raises(ValueError, match="no split of markov '(icl|flip)'"):
             table(measure, markov)
 

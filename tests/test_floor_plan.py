@@ -36,7 +36,7 @@ FLOORS = [
     ]
     + ["lenses", "composition", "probes", "subspaces", "paths", "circuits"],
     ["measures", "curves", "figures"],
-    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "progress"]
+    ["studies", "study", "claims", "conduct", "work", "record", "drawing", "picking", "progress"]
     + ["planner", "dispatch", "cluster", "nodes", "grids", "plans", "pruning", "listing", "watching", "sinks"],
     ["probelab", "api", "live", "errands", "cli"],  # probelab is the facade, src/probelab/__init__.py
 ]

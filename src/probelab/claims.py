@@ -124,8 +124,6 @@ def card(judged: list[Judged]) -> str:
 
 def number(value: float) -> str:
     """Three significant figures; infinite ends in words."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "unbounded"
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else "unbounded"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -107,7 +107,7 @@ def with_asked(table: pd.DataFrame, asked: Mapping[str, Mapping[str, Any]], ever
         for dial in dict.fromkeys(dial for dials in mine.values() for dial in dials):
             values = {name: said(dials.get(dial)) for name, dials in mine.items()}
             if dial != "name" and (every or len(set(values.values())) > 1):
-                described[f"{measure}.{dial}"] = described["asked"].map(values)
+                described[f"{measure}.{dial}"] = described["asked"].map(values).convert_dtypes()
     return table.merge(described, on="asked", how="left").drop(columns="asked")
 
 

@@ -66,13 +66,9 @@ def multiples(
         vertical_spacing=gap / inner if down > 1 else 0,
         subplot_titles=titles,
     )
-    note = (
-        "thin: every seed"
-        if thick is None
-        else f"thin: every seed; thick: their median with its {style.rate(thick)} band"
-    )
-    if thick is not None and rows["seed"].nunique() == 1:
-        note = f"band: {style.rate(thick)} interval"
+    bands = "" if thick is None else f"{style.rate(thick)} {'interval' if rows['seed'].nunique() == 1 else 'band'}"
+    note = "thin: every seed" + (f"; thick: their median with its {bands}" if bands else "")
+    note = f"bands: {bands}s" if bands.endswith("interval") else note
     note += "; dashed: chance and ideal observers" if rules else ""
     heading = title or (f"{style.called(metric).split(',')[0]} over training" if metric else "Over training")
     style.dress(figure, heading, note, inner, legend=style.legend_lines(inks, right), lift=lift, right=right)
