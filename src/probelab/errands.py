@@ -82,5 +82,5 @@ def measured(path: Path, what: str, settings: list[str], steps: str | None, memo
     opened = api.open(path)
     rows = api.measure(opened, asked, parse_range("--steps", steps) if steps else None, memory)
     if len(rows):
-        print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False))
+        print(rows[rows["step"] == rows["step"].max()].drop(columns=["run"]).to_string(index=False, max_rows=40))
     print(recorded(opened, asked) if len(rows) else arrays_of(opened, asked))
