@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -88,10 +89,16 @@ def test_weights_and_biases_offline(out: Path, tmp_path: Path, monkeypatch: pyte
         watch.look()
         watch.send(sink)
         sink.close()
-    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(files) == 2 and all(file.stat().st_size > 1000 for file in files)
-    names = b"".join(file.read_bytes() for file in files)
-    assert b"train/loss" in names and b"loss/train/loss" in names
+
+    def arrived() -> list[bytes]:
+        """What its own process writes, perhaps a little later than `finish` returns."""
+        files = [file.read_bytes() for file in (tmp_path / "wandb").glob("offline-run-*/*.wandb")]
+        return [file for file in files if len(file) > 1000 and b"train/loss" in file and b"loss/train/loss" in file]
+
+    deadline = time.monotonic() + 30
+    while len(arrived()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(arrived()) == 2
 
 
 def test_an_extra_that_is_not_there_is_named() -> None:
