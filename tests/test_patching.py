@@ -296,7 +296,9 @@ def test_sources_and_models_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="longer than the model's context of 10"):
         sweep.hold(Batch(np.zeros((5, 11), int), np.zeros((5, 11), int)), [place.name])
     with pytest.raises(ValueError, match="tokens from -7 to"):
-        sweep.beside(Batch(np.where(np.arange(10) == 4, -7, pairs.clean.tokens), pairs.clean.targets), [place.name])
+        Sweep([grown(TASK, spec)], pairs.corrupt, pairs.position).beside(
+            Batch(np.where(np.arange(10) == 4, -7, pairs.clean.tokens), pairs.clean.targets), [place.name]
+        )
     with pytest.raises(ValueError, match="no site in the source"):
         sweep([Place("z", 0)], source, difference(pairs))
     with pytest.raises(ValueError, match="models = .* of one spec"):
